@@ -1,0 +1,54 @@
+// Where the time of a step goes: seconds per named phase, summed on the rank's main thread.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace engine {
+
+inline double monotonic_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class Profiler {
+ public:
+  struct Phase {
+    const char* name;
+    double seconds;
+    int64_t calls;
+  };
+  void add(const char* name, double seconds);
+  void clear() { phases_.clear(); }
+  const std::vector<Phase>& phases() const { return phases_; }
+
+  // Adds the time of its life to a phase. `name` must be a literal.
+  class Scope {
+   public:
+    Scope(Profiler& profiler, const char* name)
+        : profiler_(profiler), name_(name), start_(monotonic_seconds()) {}
+    ~Scope() { profiler_.add(name_, monotonic_seconds() - start_); }
+    Scope(const Scope&) = delete;
+
+   private:
+    Profiler& profiler_;
+    const char* name_;
+    double start_;
+  };
+
+ private:
+  std::vector<Phase> phases_;
+};
+
+inline void Profiler::add(const char* name, double seconds) {
+  for (Phase& phase : phases_) {
+    if (phase.name == name) {
+      phase.seconds += seconds;
+      ++phase.calls;
+      return;
+    }
+  }
+  phases_.push_back({name, seconds, 1});
+}
+
+}  // namespace engine

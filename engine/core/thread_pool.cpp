@@ -1,0 +1,137 @@
+#include "engine/core/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "engine/core/error.h"
+
+namespace engine {
+namespace {
+
+thread_local ThreadPool* current_pool = nullptr;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int num_threads) {
+  ENSURE(num_threads >= 1, "a pool needs at least one thread, not ", num_threads);
+  spins_ = num_threads <= available_processors() ? 20000 : 0;
+  for (int i = 0; i < num_threads - 1; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true);
+  generation_.fetch_add(1);
+  generation_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+  if (current_pool == this) current_pool = nullptr;
+}
+
+void ThreadPool::make_current() { current_pool = this; }
+
+void ThreadPool::run(int64_t num_tasks, TaskRef task) {
+  if (num_tasks <= 0) return;
+  if (workers_.empty() || num_tasks == 1) {
+    for (int64_t i = 0; i < num_tasks; ++i) task(i);
+    return;
+  }
+  task_ = &task;
+  num_tasks_ = num_tasks;
+  next_task_.store(0, std::memory_order_relaxed);
+  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  take_tasks();
+  for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+    if (spin < spins_) {
+      pause();
+    } else {
+      int busy = busy_.load(std::memory_order_acquire);
+      if (busy != 0) busy_.wait(busy, std::memory_order_acquire);
+    }
+  }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void ThreadPool::take_tasks() {
+  const TaskRef& task = *task_;
+  int64_t end = num_tasks_;
+  for (int64_t i; (i = next_task_.fetch_add(1, std::memory_order_relaxed)) < end;) {
+    try {
+      task(i);
+    } catch (...) {
+      std::lock_guard lock(error_mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+  }
+}
+
+void ThreadPool::work(int) {
+  uint32_t seen = 0;
+  while (true) {
+    for (int spin = 0; generation_.load(std::memory_order_acquire) == seen; ++spin) {
+      if (spin < spins_) {
+        pause();
+      } else {
+        generation_.wait(seen, std::memory_order_acquire);
+      }
+    }
+    ++seen;
+    if (stop_.load(std::memory_order_acquire)) return;
+    take_tasks();
+    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+  }
+}
+
+void parallel_for_tasks(int64_t num_tasks, TaskRef task) {
+  if (current_pool != nullptr) {
+    current_pool->run(num_tasks, task);
+  } else {
+    for (int64_t i = 0; i < num_tasks; ++i) task(i);
+  }
+}
+
+void* thread_scratch(int64_t bytes) {
+  struct Scratch {
+    void* memory = nullptr;
+    int64_t capacity = 0;
+    ~Scratch() { std::free(memory); }
+  };
+  thread_local Scratch scratch;
+  if (bytes > scratch.capacity) {
+    std::free(scratch.memory);
+    scratch.capacity = (bytes + 4095) / 4096 * 4096;
+    scratch.memory = std::aligned_alloc(4096, static_cast<size_t>(scratch.capacity));
+    if (scratch.memory == nullptr) {
+      scratch.capacity = 0;
+      throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes for one thread"));
+    }
+  }
+  return scratch.memory;
+}
+
+int available_processors() {
+  cpu_set_t set;
+  int processors = 1;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) processors = std::max(1, CPU_COUNT(&set));
+  std::ifstream quota_file("/sys/fs/cgroup/cpu.max");  // "max 100000" or "150000 100000"
+  std::string quota;
+  double period = 0;
+  if (quota_file >> quota >> period && quota != "max" && period > 0) {
+    int allowed = static_cast<int>(std::strtod(quota.c_str(), nullptr) / period);
+    processors = std::clamp(allowed, 1, processors);
+  }
+  return processors;
+}
+
+}  // namespace engine

@@ -1,0 +1,90 @@
+// The threads of one rank: fork and join in a few microseconds.
+//
+// Each rank owns one pool and makes it current on its main thread; kernels split their work into tasks and call
+// parallel_for(). Which thread runs a task is left open, so a task's result must not depend on it.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/core/tensor.h"
+
+namespace engine {
+
+// A reference to a callable taking the number of a task; it must outlive the call.
+class TaskRef {
+ public:
+  template <class F>
+  ALWAYS_INLINE TaskRef(F& task)  // NOLINT: converts from a lambda
+      : object_(&task), call_([](void* object, int64_t i) { (*static_cast<F*>(object))(i); }) {}
+  void operator()(int64_t i) const { call_(object_, i); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int64_t);
+};
+
+class ThreadPool {
+ public:
+  // Starts num_threads - 1 workers; the caller of run() is the last one.
+  explicit ThreadPool(int num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls task(0) to task(num_tasks - 1), each once, and returns when all are done. The first exception of a task
+  // is thrown here. A task may not call run() again.
+  void run(int64_t num_tasks, TaskRef task);
+
+  // Makes this pool the one that parallel_for() uses on the calling thread.
+  void make_current();
+
+ private:
+  void work(int worker);
+  void take_tasks();
+
+  std::vector<std::thread> workers_;
+  int spins_;  // how long a worker looks for work before it sleeps; 0 if threads outnumber cores
+  const TaskRef* task_ = nullptr;
+  int64_t num_tasks_ = 0;
+  alignas(64) std::atomic<int64_t> next_task_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};  // one more for every run(); workers wait for it
+  alignas(64) std::atomic<int> busy_{0};             // workers that have not finished this generation
+  std::atomic<bool> stop_{false};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;
+};
+
+// Calls task(i) for 0 <= i < num_tasks on the current pool, or in order on this thread where there is none.
+void parallel_for_tasks(int64_t num_tasks, TaskRef task);
+template <class F>
+ALWAYS_INLINE void parallel_for(int64_t num_tasks, F task) {
+  parallel_for_tasks(num_tasks, TaskRef(task));
+}
+
+// Splits [0, count) into ranges of `grain` and calls body(begin, end) for each.
+template <class F>
+ALWAYS_INLINE void parallel_ranges(int64_t count, int64_t grain, F body) {
+  auto task = [&](int64_t i) {
+    int64_t end = (i + 1) * grain;
+    body(i * grain, end < count ? end : count);
+  };
+  parallel_for_tasks((count + grain - 1) / grain, TaskRef(task));
+}
+
+// Memory of the calling thread for the duration of one task, 64-byte aligned, kept for the next one.
+// Its content is undefined.
+void* thread_scratch(int64_t bytes);
+
+// Processors this process may use: affinity mask and cgroup quota.
+int available_processors();
+
+}  // namespace engine

@@ -1,0 +1,82 @@
+#include "engine/nn/parameters.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/core/rng.h"
+#include "engine/core/thread_pool.h"
+
+namespace engine::nn {
+namespace {
+
+Tensor view(char* memory, DType dtype, const std::vector<int64_t>& dims) {
+  Tensor tensor(memory, dtype, {});
+  for (int64_t dim : dims) tensor.dims[tensor.num_dims++] = dim;
+  tensor.row_stride = tensor.columns();
+  return tensor;
+}
+
+}  // namespace
+
+Parameter& ParameterStore::add(ParameterSpec spec) {
+  ENSURE(find(spec.name) == nullptr, "weight ", spec.name, " is registered twice");
+  ENSURE(!spec.dims.empty() && spec.dims.size() <= 4, "weight ", spec.name, " has ", spec.dims.size(), " dimensions");
+  Parameter& parameter = all_.emplace_back();
+  parameter.elements = 1;
+  for (int64_t dim : spec.dims) parameter.elements *= dim;
+  parameter.spec = std::move(spec);
+  ParameterBlock& block = parameter.spec.is_expert ? expert_ : dense_;
+  parameter.begin = block.elements;
+  block.elements += (parameter.elements + kParameterBlock - 1) / kParameterBlock * kParameterBlock;
+  block.members.push_back(&parameter);
+  return parameter;
+}
+
+void ParameterStore::add_tied_gradient(Parameter& parameter) {
+  ENSURE(!parameter.tied.chain.data, parameter.spec.name, " is tied twice");
+  parameter.tied.chain = Tensor(nullptr, DType::f32, {parameter.elements});  // memory comes with commit()
+}
+
+void ParameterStore::commit(int64_t granules, bool for_training) {
+  granules_ = granules;
+  for (ParameterBlock* block : {&dense_, &expert_}) {
+    block->weights = Buffer(block->elements * 4);
+    if (for_training) block->gradients = Buffer(block->elements * 4);
+    if (for_training && granules > 1) block->sums = Buffer(block->elements * 8);
+    for (Parameter* parameter : block->members) {
+      const int64_t begin = parameter->begin;
+      parameter->weight = view(block->weights.data() + begin * 4, DType::f32, parameter->spec.dims);
+      if (!for_training) continue;
+      parameter->gradient.chain = view(block->gradients.data() + begin * 4, DType::f32, parameter->spec.dims);
+      parameter->gradient.sum = granules > 1 ? block->sums.f64() + begin : nullptr;
+      parameter->gradient.max_bits = &parameter->max_bits;
+      if (parameter->tied.chain.num_dims == 0) continue;
+      Buffer& chain = tied_chains_.emplace_back(parameter->elements * 4);
+      parameter->tied = parameter->gradient;
+      parameter->tied.chain.data = chain.data();
+    }
+  }
+}
+
+void ParameterStore::initialize(uint64_t seed) {
+  for (Parameter& parameter : all_) {
+    float* weight = parameter.weight.f32();
+    const uint64_t key = derive_key(seed, "init/" + parameter.spec.name);
+    parallel_ranges(parameter.elements, int64_t{1} << 16, [&](int64_t begin, int64_t end) {
+      if (parameter.spec.init == Init::normal) {
+        fill_normal(weight + begin, begin, end - begin, key, static_cast<float>(parameter.spec.deviation));
+      } else {
+        std::fill(weight + begin, weight + end, parameter.spec.init == Init::ones ? 1.0f : 0.0f);
+      }
+    });
+  }
+  weights_changed();
+}
+
+Parameter* ParameterStore::find(const std::string& name) {
+  auto found = std::find_if(all_.begin(), all_.end(), [&](const Parameter& p) { return p.spec.name == name; });
+  return found == all_.end() ? nullptr : &*found;
+}
+
+}  // namespace engine::nn

@@ -1,0 +1,84 @@
+// ParameterStore: every weight of this rank, in two flat blocks (dense and expert), with gradients.
+//
+// Layers register weights in their constructors under the Hugging Face name; experts carry global numbers. After
+// commit() weights and gradients have memory. Each weight begins at a multiple of kParameterBlock elements, so a
+// block of that size belongs to one weight: hashes, norms and shards of optimizer states are cut there.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "engine/core/buffer.h"
+#include "engine/core/gradient.h"
+
+namespace engine::nn {
+
+inline constexpr int64_t kParameterBlock = 4096;
+
+enum class Init { normal, ones, zeros };
+
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> dims;
+  Init init = Init::normal;
+  double deviation = 0.02;  // of Init::normal
+  bool decays = true;       // weight decay applies
+  bool is_expert = false;   // lives on the ranks of one expert_dp group only
+  int64_t layer = -1;       // the block it belongs to; -1: outside of blocks
+};
+
+struct Parameter {
+  ParameterSpec spec;
+  int64_t begin = 0;     // first element in its flat block
+  int64_t elements = 0;
+  Tensor weight;            // f32
+  WeightGradient gradient;  // see engine/core/gradient.h
+  WeightGradient tied;      // a second chain into the same sum, for the embedding when the head is tied to it
+  double bound = 0;         // largest |p| of granules in earlier steps as a power of two; 0: none yet. Sets the grid
+  uint32_t max_bits = 0;    // of this step
+};
+
+// One of the two flat blocks.
+struct ParameterBlock {
+  int64_t elements = 0;  // a multiple of kParameterBlock
+  Buffer weights;        // f32
+  Buffer gradients;      // f32: chains, then the gradient of the step
+  Buffer sums;           // f64, empty with one granule per step
+  std::vector<Parameter*> members;  // by `begin`
+};
+
+class ParameterStore {
+ public:
+  // The reference stays valid.
+  Parameter& add(ParameterSpec spec);
+  // A second gradient of the same weight, kept apart until a step ends so that the order of passes cannot matter.
+  void add_tied_gradient(Parameter& parameter);
+
+  // Gives memory to everything: weights only for inference, gradients for `granules` per step otherwise.
+  void commit(int64_t granules, bool for_training);
+  // Philox keyed by (seed, name, element).
+  void initialize(uint64_t seed);
+
+  ParameterBlock& dense() { return dense_; }
+  ParameterBlock& expert() { return expert_; }
+  std::deque<Parameter>& all() { return all_; }
+  const std::deque<Parameter>& all() const { return all_; }
+  Parameter* find(const std::string& name);
+
+  // Changes whenever weights were written; layers that keep packed copies compare it.
+  uint64_t version() const { return version_; }
+  void weights_changed() { ++version_; }
+
+  int64_t granules() const { return granules_; }
+
+ private:
+  std::deque<Parameter> all_;
+  ParameterBlock dense_, expert_;
+  std::deque<Buffer> tied_chains_;
+  uint64_t version_ = 1;
+  int64_t granules_ = 1;
+};
+
+}  // namespace engine::nn
