@@ -38,7 +38,8 @@ struct RouterConfig {
     v("jitter", jitter, between(0.0, 0.5), "the router's input is multiplied by 1 +- this, in training");
     v("capacity_factor", capacity_factor, above(0.0),
       "slots per expert relative to an even spread; null drops nothing");
-    v("drop_policy", drop_policy, one_of({"probs", "position"}), "who keeps a slot: the largest weight or the earliest token");
+    v("drop_policy", drop_policy, one_of({"probs", "position"}),
+      "who keeps a slot: the largest weight or the earliest token");
     v("force", force, one_of({"none", "uniform"}), "uniform: round-robin choice, for benchmarks only");
   }
 };
@@ -61,7 +62,7 @@ struct ModelConfig {
   int64_t num_experts = 8;
   int64_t num_experts_per_tok = 2;
   int64_t moe_intermediate_size = 256;
-  std::optional<int64_t> intermediate_size;    // of dense layers
+  std::optional<int64_t> intermediate_size;  // of dense layers
   bool norm_topk_prob = true;
   int64_t decoder_sparse_step = 1;
   std::vector<int64_t> mlp_only_layers;
@@ -96,7 +97,8 @@ struct ModelConfig {
     v("moe_intermediate_size", moe_intermediate_size, at_least(1), "width of one expert");
     v("intermediate_size", intermediate_size, at_least(1), "width of the FFN in dense layers");
     v("norm_topk_prob", norm_topk_prob, any(), "weights of the chosen experts sum to one");
-    v("decoder_sparse_step", decoder_sparse_step, at_least(1), "layer i has experts when (i + 1) is a multiple of this");
+    v("decoder_sparse_step", decoder_sparse_step, at_least(1),
+      "layer i has experts when (i + 1) is a multiple of this");
     v("mlp_only_layers", mlp_only_layers, at_least(0), "layers that are dense all the same");
     v("first_k_dense_replace", first_k_dense_replace, at_least(0), "the first so many layers are dense");
     v("n_group", n_group, at_least(1), "groups the experts are divided into for group-limited routing");
@@ -136,11 +138,13 @@ struct SourceConfig {
   template <class Visitor>
   void fields(Visitor& v) {
     v("name", name, required(), "what reports call this source");
-    v("files", files, required(), "a path, a directory, a glob (** crosses directories) or a list; relative to the config file");
+    v("files", files, required(),
+      "a path, a directory, a glob (** crosses directories) or a list; relative to the config file");
     v("exclude", exclude, any(), "globs of files to leave out");
     v("weight", weight, above(0.0), "share of the training tokens relative to the other sources");
     v("max_bytes", max_bytes, above(0.0), "use at most this much text, e.g. \"5 MB\"");
-    v("strip", strip, one_of({"none", "leading-comment"}), "leading-comment: drop the comment a file begins with (its licence)");
+    v("strip", strip, one_of({"none", "leading-comment"}),
+      "leading-comment: drop the comment a file begins with (its licence)");
   }
 };
 
@@ -151,7 +155,8 @@ struct HeldOutConfig {
   template <class Visitor>
   void fields(Visitor& v) {
     v("fraction", fraction, between(0.0, 0.5), "share of each source kept for evaluation");
-    v("split", split, one_of({"groups", "tail"}), "groups: whole near-duplicate groups of documents; tail: the end of each source");
+    v("split", split, one_of({"groups", "tail"}),
+      "groups: whole near-duplicate groups of documents; tail: the end of each source");
   }
 };
 
@@ -162,7 +167,8 @@ struct FilterConfig {
 
   template <class Visitor>
   void fields(Visitor& v) {
-    v("max_digit_fraction", max_digit_fraction, between(0.0, 1.0), "leave out documents with a larger share of digits (tables)");
+    v("max_digit_fraction", max_digit_fraction, between(0.0, 1.0),
+      "leave out documents with a larger share of digits (tables)");
     v("min_bytes", min_bytes, at_least(0.0), "leave out shorter documents");
     v("dedup", dedup, one_of({"none", "exact"}), "exact: a document is used once, wherever it stands");
   }
@@ -210,8 +216,10 @@ struct TrainingConfig {
   void fields(Visitor& v) {
     v("seq_len", seq_len, at_least(1), "tokens of one sequence");
     v("batch_tokens", batch_tokens, at_least(1.0), "tokens of one step over all ranks");
-    v("micro_batch", micro_batch, at_least(1), "sequences per rank and pass: whole granules or an equal part of one; null: one granule");
-    v("granules", granules, at_least(1), "blocks of a step's batch that results are defined on; at least the number of ranks");
+    v("micro_batch", micro_batch, at_least(1),
+      "sequences per rank and pass: whole granules or an equal part of one; null: one granule");
+    v("granules", granules, at_least(1),
+      "blocks of a step's batch that results are defined on; at least the number of ranks");
     v("document_mask", document_mask, any(), "attention and positions restart at each document");
     v("stop", stop, any(), "when the run ends");
     v("init_from", init_from, any(), "weights to start from: a checkpoint or a Hugging Face directory");
@@ -248,7 +256,8 @@ struct OptimizerConfig {
     v("lr", lr, above(0.0), "learning rate after warm-up");
     v("min_lr", min_lr, at_least(0.0), "learning rate at the end of a decaying schedule");
     v("warmup", warmup, at_least(0.0), "steps of linear warm-up");
-    v("schedule", schedule, one_of({"constant", "cosine", "linear", "wsd"}), "course of the learning rate after warm-up");
+    v("schedule", schedule, one_of({"constant", "cosine", "linear", "wsd"}),
+      "course of the learning rate after warm-up");
     v("decay_fraction", decay_fraction, between(0.0, 1.0), "wsd: share of all steps at the end in which it decays");
     v("weight_decay", weight_decay, at_least(0.0), "decoupled decay of matrices, embeddings and the head");
     v("betas", betas, between(0.0, 1.0), "decay rates of the two moments");
@@ -269,7 +278,8 @@ struct ParallelConfig {
     v("ep_size", ep_size, at_least(1), "ranks that together hold all experts; \"auto\": as many as divide the ranks");
     v("expert_placement", expert_placement, any(), "a placement written by `experts simulate`");
     v("overlap_chunks", overlap_chunks, at_least(1), "parts in which exchange and expert computation overlap");
-    v("recv_headroom", recv_headroom, at_least(1.0), "rows received that memory is planned for, relative to an even load");
+    v("recv_headroom", recv_headroom, at_least(1.0),
+      "rows received that memory is planned for, relative to an even load");
   }
 };
 

@@ -39,7 +39,9 @@ struct Bounds {
   bool must_be_given = false;
   std::vector<std::string> choices;
 };
-inline Bounds any() { return {}; }
+inline Bounds any() {
+  return {};
+}
 inline Bounds required() {
   Bounds bounds;
   bounds.must_be_given = true;

@@ -16,7 +16,8 @@ Buffer::Buffer(int64_t bytes) : bytes_(bytes) {
     throw Error(ExitCode::environment, str("out of memory: the system refused ", bytes >> 20,
                                            " MiB; use a smaller model, batch or train.micro_batch"));
   }
-  madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // worth 25 to 40 % of streaming bandwidth; may be refused
+  madvise(memory, static_cast<size_t>(bytes),
+          MADV_HUGEPAGE);  // worth 25 to 40 % of streaming bandwidth; may be refused
   data_ = static_cast<char*>(memory);
 }
 

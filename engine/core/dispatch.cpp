@@ -18,8 +18,9 @@ CpuTarget choose_target() {
   for (CpuTarget target : {CpuTarget::portable, CpuTarget::avx2, CpuTarget::avx512}) {
     if (std::string(wanted) != cpu_target_name(target)) continue;
     if (cpu_target_available(target)) return target;
-    throw Error(ExitCode::environment, str("SWITCHYARD_CPU is \"", wanted, "\", which this processor does not have; use \"",
-                                           cpu_target_name(widest_target()), "\" or unset it"));
+    throw Error(ExitCode::environment,
+                str("SWITCHYARD_CPU is \"", wanted, "\", which this processor does not have; use \"",
+                    cpu_target_name(widest_target()), "\" or unset it"));
   }
   throw Error(ExitCode::usage, str("SWITCHYARD_CPU is \"", wanted, "\" but must be portable, avx2 or avx512"));
 }
@@ -31,7 +32,9 @@ CpuTarget& chosen() {
 
 }  // namespace
 
-CpuTarget cpu_target() { return chosen(); }
+CpuTarget cpu_target() {
+  return chosen();
+}
 
 void set_cpu_target(CpuTarget target) {
   ENSURE(cpu_target_available(target), cpu_target_name(target), " is not available here");
@@ -40,9 +43,12 @@ void set_cpu_target(CpuTarget target) {
 
 const char* cpu_target_name(CpuTarget target) {
   switch (target) {
-    case CpuTarget::portable: return "portable";
-    case CpuTarget::avx2: return "avx2";
-    case CpuTarget::avx512: return "avx512";
+    case CpuTarget::portable:
+      return "portable";
+    case CpuTarget::avx2:
+      return "avx2";
+    case CpuTarget::avx512:
+      return "avx512";
   }
   return "?";
 }
@@ -51,8 +57,10 @@ bool cpu_target_available(CpuTarget target) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   switch (target) {
-    case CpuTarget::portable: return true;
-    case CpuTarget::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case CpuTarget::portable:
+      return true;
+    case CpuTarget::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case CpuTarget::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");

@@ -23,24 +23,35 @@ void set_cpu_target(CpuTarget target);
 
 // Declares the same function for every instruction set. Kernel files define it in namespace SIMD_TARGET.
 #if defined(__x86_64__)
-#define CPU_KERNEL(...)                \
-  namespace portable { __VA_ARGS__; }  \
-  namespace avx2 { __VA_ARGS__; }      \
-  namespace avx512 { __VA_ARGS__; }
-#define DISPATCH_CPU(function, ...)                                  \
-  switch (::engine::cpu_target()) {                                  \
-    case ::engine::CpuTarget::portable: return portable::function(__VA_ARGS__); \
-    case ::engine::CpuTarget::avx2: return avx2::function(__VA_ARGS__);         \
-    case ::engine::CpuTarget::avx512: return avx512::function(__VA_ARGS__);     \
+#define CPU_KERNEL(...) \
+  namespace portable {  \
+  __VA_ARGS__;          \
+  }                     \
+  namespace avx2 {      \
+  __VA_ARGS__;          \
+  }                     \
+  namespace avx512 {    \
+  __VA_ARGS__;          \
+  }
+#define DISPATCH_CPU(function, ...)           \
+  switch (::engine::cpu_target()) {           \
+    case ::engine::CpuTarget::portable:       \
+      return portable::function(__VA_ARGS__); \
+    case ::engine::CpuTarget::avx2:           \
+      return avx2::function(__VA_ARGS__);     \
+    case ::engine::CpuTarget::avx512:         \
+      return avx512::function(__VA_ARGS__);   \
   }
 #else
 #define CPU_KERNEL(...) \
-  namespace portable { __VA_ARGS__; }
+  namespace portable {  \
+  __VA_ARGS__;          \
+  }
 #define DISPATCH_CPU(function, ...) return portable::function(__VA_ARGS__)
 #endif
 
-#define DISPATCH(where, function, ...)                                                          \
-  do {                                                                                          \
+#define DISPATCH(where, function, ...)                                                                      \
+  do {                                                                                                      \
     ENSURE((where) == ::engine::Device::cpu, #function " has no kernel for this device; use --device cpu"); \
-    DISPATCH_CPU(function, __VA_ARGS__);                                                        \
+    DISPATCH_CPU(function, __VA_ARGS__);                                                                    \
   } while (false)

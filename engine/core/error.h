@@ -12,16 +12,16 @@ namespace engine {
 
 enum class ExitCode : int {
   ok = 0,
-  bug = 1,             // ours: asks for a report
-  usage = 2,           // command line or config
-  data = 3,            // input text
-  environment = 4,     // memory, disk, device, MPI
-  numerical = 5,       // not finite, diverged
-  checkpoint = 6,      // missing, damaged or incompatible
-  requirement = 7,     // --check or --require not met
+  bug = 1,          // ours: asks for a report
+  usage = 2,        // command line or config
+  data = 3,         // input text
+  environment = 4,  // memory, disk, device, MPI
+  numerical = 5,    // not finite, diverged
+  checkpoint = 6,   // missing, damaged or incompatible
+  requirement = 7,  // --check or --require not met
   directory_in_use = 8,
-  rank_lost = 9,       // a rank died or hung
-  stopped = 75,        // on request, after a durable save, to be resumed
+  rank_lost = 9,  // a rank died or hung
+  stopped = 75,   // on request, after a durable save, to be resumed
 };
 
 class Error : public std::runtime_error {
@@ -41,18 +41,16 @@ std::string str(const Parts&... parts) {
   return out.str();
 }
 
-[[noreturn]] inline void check_failed(const char* file, int line, const char* condition,
-                                      const std::string& message) {
-  throw Error(ExitCode::bug,
-              str(file, ":", line, ": ", message.empty() ? str("not true: ", condition) : message));
+[[noreturn]] inline void check_failed(const char* file, int line, const char* condition, const std::string& message) {
+  throw Error(ExitCode::bug, str(file, ":", line, ": ", message.empty() ? str("not true: ", condition) : message));
 }
 
 }  // namespace engine
 
 // Always on. For what the code around a call can get wrong; user input throws Error with its own exit code.
-#define ENSURE(condition, ...)                                                                      \
-  do {                                                                                             \
-    if (!(condition)) [[unlikely]] {                                                               \
-      ::engine::check_failed(__FILE__, __LINE__, #condition, ::engine::str(__VA_ARGS__));          \
-    }                                                                                              \
+#define ENSURE(condition, ...)                                                            \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]] {                                                      \
+      ::engine::check_failed(__FILE__, __LINE__, #condition, ::engine::str(__VA_ARGS__)); \
+    }                                                                                     \
   } while (false)

@@ -44,7 +44,9 @@ std::string to_hex(const uint8_t* bytes, size_t count) {
   return text;
 }
 
-std::string to_hex(const Sha256::Digest& digest) { return to_hex(digest.data(), digest.size()); }
+std::string to_hex(const Sha256::Digest& digest) {
+  return to_hex(digest.data(), digest.size());
+}
 
 Hash128 xxh3_128(const void* data, int64_t bytes, uint64_t seed) {
   XXH128_hash_t hash = XXH3_128bits_withSeed(data, static_cast<size_t>(bytes), seed);

@@ -25,8 +25,7 @@ class Profiler {
   // Adds the time of its life to a phase. `name` must be a literal.
   class Scope {
    public:
-    Scope(Profiler& profiler, const char* name)
-        : profiler_(profiler), name_(name), start_(monotonic_seconds()) {}
+    Scope(Profiler& profiler, const char* name) : profiler_(profiler), name_(name), start_(monotonic_seconds()) {}
     ~Scope() { profiler_.add(name_, monotonic_seconds() - start_); }
     Scope(const Scope&) = delete;
 

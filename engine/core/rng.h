@@ -21,7 +21,9 @@ Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high = 0);
 uint64_t derive_key(uint64_t seed, std::string_view purpose);
 
 // Uniform in [0, 1) with 24 bits.
-inline float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+inline float uniform_from_bits(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 // Uniform integer in [0, bound), bound >= 1, from 64 bits by multiplication (bias below bound / 2^64).
 uint64_t uniform_below(uint64_t bits, uint64_t bound);
 

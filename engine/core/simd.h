@@ -46,11 +46,11 @@ struct I16 {
 };
 
 #define SIMD_EACH _Pragma("GCC unroll 4") for (int i = 0; i < kParts; ++i)
-#define SIMD_BINARY(Result, op, A, B)                 \
-  ALWAYS_INLINE Result operator op(A a, B b) {        \
-    Result r;                                         \
-    SIMD_EACH r.part[i] = a.part[i] op b.part[i];     \
-    return r;                                         \
+#define SIMD_BINARY(Result, op, A, B)             \
+  ALWAYS_INLINE Result operator op(A a, B b) {    \
+    Result r;                                     \
+    SIMD_EACH r.part[i] = a.part[i] op b.part[i]; \
+    return r;                                     \
   }
 SIMD_BINARY(F16, +, F16, F16)
 SIMD_BINARY(F16, -, F16, F16)
@@ -77,7 +77,9 @@ ALWAYS_INLINE I16 broadcast_int(int32_t x) {
   SIMD_EACH r.part[i] = x - NativeI{};
   return r;
 }
-ALWAYS_INLINE F16 zero() { return broadcast(0.0f); }
+ALWAYS_INLINE F16 zero() {
+  return broadcast(0.0f);
+}
 
 ALWAYS_INLINE F16 load(const float* p) {
   F16 r;
@@ -85,7 +87,7 @@ ALWAYS_INLINE F16 load(const float* p) {
   return r;
 }
 ALWAYS_INLINE void store(float* p, F16 x) {
-  SIMD_EACH *reinterpret_cast<NativeF*>(p + i * SIMD_WIDTH) = x.part[i];
+  SIMD_EACH* reinterpret_cast<NativeF*>(p + i * SIMD_WIDTH) = x.part[i];
 }
 // The first n lanes, 0 <= n <= 16; the other lanes are `fill`, and memory beyond n is not touched.
 ALWAYS_INLINE F16 load_first(const float* p, int64_t n, float fill = 0.0f) {
@@ -113,7 +115,9 @@ ALWAYS_INLINE F16 fma(F16 a, F16 b, F16 c) {
 #endif
   return r;
 }
-ALWAYS_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+ALWAYS_INLINE float fma(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
 
 ALWAYS_INLINE F16 sqrt(F16 x) {
   F16 r;
@@ -161,9 +165,15 @@ ALWAYS_INLINE F16 select(I16 mask, F16 a, F16 b) {
   return r;
 }
 // a > b ? a : b; b where either is not a number
-ALWAYS_INLINE F16 max(F16 a, F16 b) { return select(a > b, a, b); }
-ALWAYS_INLINE F16 min(F16 a, F16 b) { return select(a < b, a, b); }
-ALWAYS_INLINE F16 abs(F16 x) { return as_float(as_int(x) & broadcast_int(0x7fffffff)); }
+ALWAYS_INLINE F16 max(F16 a, F16 b) {
+  return select(a > b, a, b);
+}
+ALWAYS_INLINE F16 min(F16 a, F16 b) {
+  return select(a < b, a, b);
+}
+ALWAYS_INLINE F16 abs(F16 x) {
+  return as_float(as_int(x) & broadcast_int(0x7fffffff));
+}
 // 0, 1, ..., 15
 ALWAYS_INLINE I16 lane_numbers() {
   int32_t lanes[kLanes];
@@ -273,8 +283,12 @@ ALWAYS_INLINE SinCos sincos(F16 x) {
 }
 
 // One value through the same polynomials.
-ALWAYS_INLINE float exp(float x) { return reduce_max(exp(broadcast(x))); }
-ALWAYS_INLINE float log(float x) { return reduce_max(log(broadcast(x))); }
+ALWAYS_INLINE float exp(float x) {
+  return reduce_max(exp(broadcast(x)));
+}
+ALWAYS_INLINE float log(float x) {
+  return reduce_max(log(broadcast(x)));
+}
 
 }  // namespace SIMD_TARGET
 }  // namespace engine::simd

@@ -48,8 +48,7 @@ using ConstPointer = const T*;
 
 struct Tensor : BasicTensor<void, MutablePointer> {
   ALWAYS_INLINE Tensor() = default;
-  ALWAYS_INLINE Tensor(void* memory, DType type, std::initializer_list<int64_t> sizes,
-                       Device where = Device::cpu) {
+  ALWAYS_INLINE Tensor(void* memory, DType type, std::initializer_list<int64_t> sizes, Device where = Device::cpu) {
     data = memory;
     dtype = type;
     device = where;

@@ -37,7 +37,9 @@ ThreadPool::~ThreadPool() {
   if (current_pool == this) current_pool = nullptr;
 }
 
-void ThreadPool::make_current() { current_pool = this; }
+void ThreadPool::make_current() {
+  current_pool = this;
+}
 
 void ThreadPool::run(int64_t num_tasks, TaskRef task) {
   if (num_tasks <= 0) return;

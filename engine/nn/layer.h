@@ -20,18 +20,20 @@ struct Pass {
   Profiler* profiler = nullptr;
   int64_t num_sequences = 0;
   int64_t seq_len = 0;
-  int64_t first_position = 0;      // > 0 only with kept keys and values
-  bool keep_keys = false;          // generation: append keys and values to what each attention layer keeps
-  bool training = false;           // a backward follows; jitter and balance counts apply
-  const int32_t* positions = nullptr;       // [T] position of the row in its document: the rotary angle's factor
-  const int32_t* document_starts = nullptr; // [T] first position in its sequence that the row may attend to
-  const uint8_t* counted = nullptr;         // [T] 0: padding; not routed, not counted; null: every row counts
-  GranuleRows granules;                     // rows of this pass by granule
-  const int64_t* granule_numbers = nullptr; // [granules.count] global number of each in the step
-  int64_t first_row = 0;    // global number of row 0 among the tokens of the step
-  int64_t granule_tokens = 0;               // tokens of one whole granule
+  int64_t first_position = 0;                // > 0 only with kept keys and values
+  bool keep_keys = false;                    // generation: append keys and values to what each attention layer keeps
+  bool training = false;                     // a backward follows; jitter and balance counts apply
+  const int32_t* positions = nullptr;        // [T] position of the row in its document: the rotary angle's factor
+  const int32_t* document_starts = nullptr;  // [T] first position in its sequence that the row may attend to
+  const uint8_t* counted = nullptr;          // [T] 0: padding; not routed, not counted; null: every row counts
+  GranuleRows granules;                      // rows of this pass by granule
+  const int64_t* granule_numbers = nullptr;  // [granules.count] global number of each in the step
+  const int64_t* granule_counted =
+      nullptr;  // [granules.count] counted tokens of each whole granule, beyond this pass too
+  int64_t granules_per_step = 1;
+  int64_t first_row = 0;  // global number of row 0 among the tokens of the step
   int64_t step = 0;
-  double loss_scale = 0;    // 1 / counted targets of the whole batch; in training
+  double loss_scale = 0;  // 1 / counted targets of the whole batch; in training
 
   int64_t num_rows() const { return num_sequences * seq_len; }
 };

@@ -31,7 +31,7 @@ struct ParameterSpec {
 
 struct Parameter {
   ParameterSpec spec;
-  int64_t begin = 0;     // first element in its flat block
+  int64_t begin = 0;  // first element in its flat block
   int64_t elements = 0;
   Tensor weight;            // f32
   WeightGradient gradient;  // see engine/core/gradient.h
@@ -42,10 +42,10 @@ struct Parameter {
 
 // One of the two flat blocks.
 struct ParameterBlock {
-  int64_t elements = 0;  // a multiple of kParameterBlock
-  Buffer weights;        // f32
-  Buffer gradients;      // f32: chains, then the gradient of the step
-  Buffer sums;           // f64, empty with one granule per step
+  int64_t elements = 0;             // a multiple of kParameterBlock
+  Buffer weights;                   // f32
+  Buffer gradients;                 // f32: chains, then the gradient of the step
+  Buffer sums;                      // f64, empty with one granule per step
   std::vector<Parameter*> members;  // by `begin`
 };
 

@@ -39,7 +39,7 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a);
 struct GroupedMatmulBackwardWeight {
   const WeightGradient* dweights_eND = nullptr;  // [e]
   ConstTensor x_RD, dy_RN;
-  const int64_t* granule_offsets = nullptr;      // [e * (num_granules + 1)]
+  const int64_t* granule_offsets = nullptr;  // [e * (num_granules + 1)]
   int64_t num_experts = 0, num_granules = 0;
   bool ends = true;
 };

@@ -126,7 +126,8 @@ struct Granules {
 };
 
 // d(loss)/d(x[i]) by central differences; `loss` is a double-precision reference of the forward function.
-inline std::vector<double> finite_difference(std::vector<double> x, const std::function<double(const std::vector<double>&)>& loss,
+inline std::vector<double> finite_difference(std::vector<double> x,
+                                             const std::function<double(const std::vector<double>&)>& loss,
                                              double step = 1e-5) {
   std::vector<double> gradient(x.size());
   for (size_t i = 0; i < x.size(); ++i) {
@@ -140,7 +141,9 @@ inline std::vector<double> finite_difference(std::vector<double> x, const std::f
   }
   return gradient;
 }
-inline std::vector<double> to_double(const std::vector<float>& x) { return {x.begin(), x.end()}; }
+inline std::vector<double> to_double(const std::vector<float>& x) {
+  return {x.begin(), x.end()};
+}
 
 // Runs a case under every instruction set this machine has.
 inline void for_each_cpu_target(const std::function<void()>& run) {
