@@ -31,10 +31,15 @@ class Work {
   explicit Work(std::unique_ptr<State> state) : state_(std::move(state)) {}
   Work(Work&&) = default;
   Work& operator=(Work&&) = default;
-  ~Work() { wait(); }
+  // While an exception unwinds, buffers must not go before the others have read them; a second error adds nothing.
+  ~Work() {
+    try {
+      wait();
+    } catch (...) {
+    }
+  }
   void wait() {
-    if (state_) state_->wait();
-    state_.reset();
+    if (auto state = std::move(state_)) state->wait();
   }
 
  private:

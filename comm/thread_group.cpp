@@ -1,0 +1,286 @@
+#include "comm/thread_group.h"
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "engine/core/error.h"
+#include "engine/core/thread_pool.h"
+
+namespace comm {
+namespace {
+
+using engine::Error;
+using engine::ExitCode;
+
+constexpr uint64_t kSlots = 16;  // collectives of one group that may be under way at once
+
+// What one rank posted for one collective.
+struct alignas(64) Post {
+  const char* in = nullptr;
+  const int64_t* counts = nullptr;    // rows for each rank, all_to_all_v only
+  std::vector<char> staging;          // copy of `in` where the result goes to the same memory
+  std::atomic<uint64_t> posted{0};    // number of the collective, counted from 1
+  std::atomic<uint64_t> finished{0};  // its rank needs nobody's buffer any more
+};
+
+// The memory that the ranks of one group share.
+struct Shared {
+  explicit Shared(int ranks, std::shared_ptr<std::atomic<bool>> abort_flag)
+      : size(ranks), aborted(std::move(abort_flag)), posts(kSlots * static_cast<size_t>(ranks)) {}
+  Post& post(uint64_t number, int rank) {
+    return posts[number % kSlots * static_cast<size_t>(size) + static_cast<size_t>(rank)];
+  }
+
+  int size;
+  std::shared_ptr<std::atomic<bool>> aborted;  // of all groups of the run
+  std::vector<Post> posts;
+  std::mutex mutex;
+  std::map<std::pair<uint64_t, int>, std::shared_ptr<Shared>> children;  // by number of the split and color
+};
+
+void wait_until(const std::atomic<uint64_t>& counter, uint64_t number, const std::atomic<bool>& aborted) {
+  for (int spin = 0; counter.load(std::memory_order_acquire) < number; ++spin) {
+    if (aborted.load(std::memory_order_relaxed)) throw Error(ExitCode::rank_lost, "another rank stopped");
+    if (spin > 2000) std::this_thread::yield();
+  }
+}
+
+// Completes a collective: waits for the others' posts, pulls, and waits until nobody reads this rank's buffer.
+template <class Pull>
+class Pending final : public Work::State {
+ public:
+  Pending(Shared& shared, uint64_t number, int rank, Pull pull)
+      : shared_(shared), number_(number), rank_(rank), pull_(std::move(pull)) {}
+  void wait() override {
+    for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).posted, number_, *shared_.aborted);
+    pull_();
+    shared_.post(number_, rank_).finished.store(number_, std::memory_order_release);
+    for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).finished, number_, *shared_.aborted);
+  }
+
+ private:
+  Shared& shared_;
+  uint64_t number_;
+  int rank_;
+  Pull pull_;
+};
+
+template <class T, class Combine>
+void combine_ranks(T* out, const std::vector<const T*>& parts, int64_t count, Combine combine) {
+  engine::parallel_ranges(count, int64_t{1} << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      T total = parts[0][i];
+      for (size_t r = 1; r < parts.size(); ++r) total = combine(total, parts[r][i]);
+      out[i] = total;
+    }
+  });
+}
+
+enum class Reduction { sum, max };
+
+template <class T>
+void reduce(T* out, const std::vector<const T*>& parts, int64_t count, Reduction reduction) {
+  if (reduction == Reduction::sum) {
+    combine_ranks(out, parts, count, [](T a, T b) { return a + b; });
+  } else {
+    combine_ranks(out, parts, count, [](T a, T b) { return a > b ? a : b; });
+  }
+}
+
+class ThreadGroup final : public Group {
+ public:
+  ThreadGroup(std::shared_ptr<Shared> shared, int rank) : shared_(std::move(shared)), rank_(rank) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return shared_->size; }
+  const char* transport() const override { return "threads"; }
+
+  std::unique_ptr<Group> split(int color, int key) override {
+    int64_t mine[2] = {color, key};
+    std::vector<int64_t> all(static_cast<size_t>(2 * size()));
+    const uint64_t number = number_ + 1;
+    all_gather(Tensor(all.data(), DType::i64, {2 * size()}), ConstTensor(mine, DType::i64, {2})).wait();
+    int new_rank = 0, new_size = 0;
+    for (int r = 0; r < size(); ++r) {
+      if (all[static_cast<size_t>(2 * r)] != color) continue;
+      ++new_size;
+      const int64_t their_key = all[static_cast<size_t>(2 * r + 1)];
+      if (their_key < key || (their_key == key && r < rank_)) ++new_rank;
+    }
+    std::lock_guard lock(shared_->mutex);
+    std::shared_ptr<Shared>& child = shared_->children[{number, color}];
+    if (!child) child = std::make_shared<Shared>(new_size, shared_->aborted);
+    return std::make_unique<ThreadGroup>(child, new_rank);
+  }
+
+  void barrier() override {
+    start(nullptr, nullptr, 0, [] {}).wait();
+  }
+
+  Work broadcast(Tensor data, int root) override {
+    const int64_t bytes = bytes_of(data);
+    return start(data.data, nullptr, 0, [this, data, root, bytes, number = number_ + 1] {
+      if (rank_ != root) copy(data.data, peer(number, root), bytes);
+    });
+  }
+
+  Work all_reduce_sum(Tensor data) override { return all_reduce(data, Reduction::sum); }
+  Work all_reduce_max(Tensor data) override { return all_reduce(data, Reduction::max); }
+
+  Work all_gather(Tensor out, ConstTensor in) override {
+    const int64_t bytes = bytes_of(in);
+    ENSURE(bytes_of(out) == bytes * size(), "all_gather gives ", bytes * size(), " bytes, not ", bytes_of(out));
+    return start(in.data, nullptr, 0, [this, out, bytes, number = number_ + 1] {
+      for (int r = 0; r < size(); ++r) copy(static_cast<char*>(out.data) + r * bytes, peer(number, r), bytes);
+    });
+  }
+
+  Work reduce_scatter_sum(Tensor out, ConstTensor in, std::span<const int64_t> begins) override {
+    const size_t me = static_cast<size_t>(rank_);
+    const int64_t begin = begins[me], count = begins[me + 1] - begin;
+    ENSURE(out.num_elements() == count, "this rank's part has ", count, " elements, not ", out.num_elements());
+    return start(in.data, nullptr, 0, [this, out, begin, count, number = number_ + 1] {
+      reduce_posts(out, number, begin, count, Reduction::sum);
+    });
+  }
+
+  Work all_gather_v(Tensor data, std::span<const int64_t> begins) override {
+    const int64_t element = engine::dtype_bytes(data.dtype);
+    return start(
+        data.data, nullptr, 0,
+        [this, data, element, parts = std::vector<int64_t>(begins.begin(), begins.end()), number = number_ + 1] {
+          for (int r = 0; r < size(); ++r) {
+            const int64_t begin = parts[static_cast<size_t>(r)] * element;
+            const int64_t end = parts[static_cast<size_t>(r) + 1] * element;
+            if (r != rank_) copy(static_cast<char*>(data.data) + begin, peer(number, r) + begin, end - begin);
+          }
+        });
+  }
+
+  Work all_to_all(Tensor out, ConstTensor in) override {
+    const int64_t bytes = bytes_of(in) / size();
+    ENSURE(bytes_of(out) == bytes_of(in), "all_to_all gives ", bytes_of(in), " bytes, not ", bytes_of(out));
+    return start(in.data, nullptr, 0, [this, out, bytes, number = number_ + 1] {
+      for (int r = 0; r < size(); ++r) {
+        copy(static_cast<char*>(out.data) + r * bytes, peer(number, r) + rank_ * bytes, bytes);
+      }
+    });
+  }
+
+  Work all_to_all_v(Tensor out, std::span<const int64_t> recv_rows, ConstTensor in,
+                    std::span<const int64_t> send_rows) override {
+    ENSURE(in.is_contiguous() && out.is_contiguous(), "collectives take contiguous tensors");
+    const int64_t row = in.columns() * engine::dtype_bytes(in.dtype);
+    ENSURE(row == out.columns() * engine::dtype_bytes(out.dtype), "rows sent and received differ in size");
+    return start(in.data, send_rows.data(), 0,
+                 [this, out, row, recv = std::vector<int64_t>(recv_rows.begin(), recv_rows.end()),
+                  number = number_ + 1] { pull_rows(out, row, recv, number); });
+  }
+
+ private:
+  static int64_t bytes_of(const ConstTensor& tensor) {
+    ENSURE(tensor.is_contiguous(), "collectives take contiguous tensors");
+    return tensor.num_elements() * engine::dtype_bytes(tensor.dtype);
+  }
+  static void copy(void* to, const void* from, int64_t bytes) {
+    if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
+  const char* peer(uint64_t number, int rank) const { return shared_->post(number, rank).in; }
+
+  // Posts the next collective. With `staged_bytes` the others read a copy of `in`.
+  template <class Pull>
+  Work start(const void* in, const int64_t* counts, int64_t staged_bytes, Pull pull) {
+    const uint64_t number = ++number_;
+    if (number > kSlots) {  // the slot's earlier collective must be over everywhere
+      for (int r = 0; r < size(); ++r) {
+        wait_until(shared_->post(number, r).finished, number - kSlots, *shared_->aborted);
+      }
+    }
+    Post& post = shared_->post(number, rank_);
+    post.in = static_cast<const char*>(in);
+    if (staged_bytes > 0) {
+      post.staging.assign(post.in, post.in + staged_bytes);
+      post.in = post.staging.data();
+    }
+    post.counts = counts;
+    post.posted.store(number, std::memory_order_release);
+    return Work(std::make_unique<Pending<Pull>>(*shared_, number, rank_, std::move(pull)));
+  }
+
+  Work all_reduce(Tensor data, Reduction reduction) {
+    return start(data.data, nullptr, bytes_of(data), [this, data, reduction, number = number_ + 1] {
+      reduce_posts(data, number, 0, data.num_elements(), reduction);
+    });
+  }
+
+  void reduce_posts(Tensor out, uint64_t number, int64_t begin, int64_t count, Reduction reduction) {
+    switch (out.dtype) {
+      case DType::f64:
+        return reduce(out.f64(), parts<double>(number, begin), count, reduction);
+      case DType::f32:
+        return reduce(out.f32(), parts<float>(number, begin), count, reduction);
+      case DType::i64:
+        return reduce(out.i64(), parts<int64_t>(number, begin), count, reduction);
+      default:
+        ENSURE(false, "no reduction of ", engine::dtype_name(out.dtype));
+    }
+  }
+
+  template <class T>
+  std::vector<const T*> parts(uint64_t number, int64_t begin) const {
+    std::vector<const T*> pointers;
+    for (int r = 0; r < size(); ++r) pointers.push_back(reinterpret_cast<const T*>(peer(number, r)) + begin);
+    return pointers;
+  }
+
+  void pull_rows(Tensor out, int64_t row, const std::vector<int64_t>& recv_rows, uint64_t number) {
+    char* to = static_cast<char*>(out.data);
+    for (int r = 0; r < size(); ++r) {
+      const Post& post = shared_->post(number, r);
+      int64_t skipped = 0;
+      for (int before = 0; before < rank_; ++before) skipped += post.counts[before];
+      const int64_t rows = recv_rows[static_cast<size_t>(r)];
+      ENSURE(post.counts[rank_] == rows, "rank ", r, " sends ", post.counts[rank_], " rows to rank ", rank_,
+             ", which expects ", rows);
+      copy(to, post.in + skipped * row, rows * row);
+      to += rows * row;
+    }
+  }
+
+  std::shared_ptr<Shared> shared_;
+  int rank_;
+  uint64_t number_ = 0;  // collectives started so far
+};
+
+}  // namespace
+
+void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<void(std::unique_ptr<Group>)>& body) {
+  auto aborted = std::make_shared<std::atomic<bool>>(false);
+  auto shared = std::make_shared<Shared>(num_ranks, aborted);
+  std::mutex error_mutex;
+  std::exception_ptr first_error;
+  auto run_rank = [&](int rank) {
+    try {
+      engine::ThreadPool pool(threads_per_rank);
+      pool.make_current();
+      body(std::make_unique<ThreadGroup>(shared, rank));
+    } catch (...) {
+      std::lock_guard lock(error_mutex);
+      if (!first_error) first_error = std::current_exception();
+      aborted->store(true);
+    }
+  };
+  std::vector<std::thread> ranks;
+  for (int rank = 0; rank < num_ranks; ++rank) ranks.emplace_back(run_rank, rank);
+  for (std::thread& rank : ranks) rank.join();
+  if (first_error) std::rethrow_exception(first_error);
+}
+
+}  // namespace comm
