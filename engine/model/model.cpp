@@ -1,0 +1,115 @@
+#include "engine/model/model.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "engine/nn/dense_ffn.h"
+#include "engine/ops/embedding.h"
+#include "engine/ops/rms_norm.h"
+
+namespace engine::model {
+
+Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep) : config_(config.model) {
+  const ModelConfig& model = config_;
+  embedding_ = &store.add({.name = "model.embed_tokens.weight",
+                           .dims = {model.vocabulary(), model.hidden_size},
+                           .deviation = model.initializer_range});
+  blocks_.reserve(static_cast<size_t>(model.num_hidden_layers));
+  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
+    auto attention = std::make_unique<attention::AttentionLayer>(model, layer, store);
+    attention_layers_.push_back(attention.get());
+    std::unique_ptr<nn::Layer> ffn;
+    if (model.is_moe_layer(layer)) {
+      auto experts = std::make_unique<moe::MoeLayer>(model, layer, store, ep, config.train.granules,
+                                                     static_cast<uint64_t>(config.seed), &aux_loss_pool_);
+      moe_layers_.push_back(experts.get());
+      ffn = std::move(experts);
+    } else {
+      ffn = std::make_unique<nn::DenseFfn>(model, store, "model.layers." + std::to_string(layer) + ".mlp", layer);
+    }
+    blocks_.emplace_back(model, layer, store, std::move(attention), std::move(ffn));
+  }
+  norm_ = &store.add({.name = "model.norm.weight", .dims = {model.hidden_size}, .init = nn::Init::ones, .decays = false});
+  head_ = std::make_unique<nn::LmHead>(store, model.vocabulary(), model.hidden_size, model.initializer_range,
+                                       model.tie_word_embeddings ? embedding_ : nullptr);
+  if (model.tie_word_embeddings) store.add_tied_gradient(*embedding_);
+}
+
+void Model::plan(int64_t max_rows) {
+  plan_ = ArenaPlan();
+  residuals_.clear();
+  const int64_t D = config_.hidden_size;
+  for (size_t i = 0; i <= blocks_.size(); ++i) {
+    residuals_.push_back(plan_.saved("residual_TD." + std::to_string(i), DType::f32, {max_rows, D}));
+  }
+  hidden_ = plan_.saved("hidden_TD", DType::f32, {max_rows, D});
+  hidden_rstd_ = plan_.saved("hidden_rstd_T", DType::f32, {max_rows});
+  dhidden_ = plan_.saved("dhidden_TD", DType::f32, {max_rows, D});
+  dresidual_ = plan_.saved("dresidual_TD", DType::f32, {max_rows, D});
+  for (Block& block : blocks_) block.plan(plan_, max_rows);
+  ArenaPlan::Frame frame(plan_);
+  head_->plan(plan_, max_rows);
+  arena_ = Arena(plan_);
+}
+
+void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
+  pass.arena = &arena_;
+  pass.profiler = &profiler_;
+  const int64_t T = pass.num_rows();
+  {
+    Profiler::Scope time(profiler_, "embedding");
+    ops::embedding_forward(
+        {.y_TD = arena_.view(residuals_[0], T), .tokens_T = tokens_T, .weight_VD = embedding_->weight});
+  }
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i].forward(pass, arena_.view(residuals_[i], T), arena_.view(residuals_[i + 1], T));
+  }
+  Profiler::Scope time(profiler_, "head");
+  ops::rms_norm_forward({.y_TD = arena_.view(hidden_, T),
+                         .rstd_T = arena_.view(hidden_rstd_, T),
+                         .x_TD = arena_.view(residuals_.back(), T),
+                         .weight_D = norm_->weight,
+                         .eps = static_cast<float>(config_.rms_norm_eps)});
+}
+
+void Model::loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T) {
+  Profiler::Scope time(profiler_, "head");
+  const int64_t T = pass.num_rows();
+  Tensor dhidden_TD = arena_.view(dhidden_, T), dresidual_TD = arena_.view(dresidual_, T);
+  head_->loss(pass, arena_.view(hidden_, T), targets_T, losses_T, dhidden_TD);
+  if (!pass.training) return;
+  ops::rms_norm_backward({.dx_TD = dresidual_TD,
+                          .dweight_D = norm_->gradient,
+                          .dy_TD = dhidden_TD,
+                          .x_TD = arena_.view(residuals_.back(), T),
+                          .weight_D = norm_->weight,
+                          .rstd_T = arena_.view(hidden_rstd_, T),
+                          .granules = pass.granules,
+                          .assign = true});
+}
+
+void Model::backward(const nn::Pass& pass, ConstTensor tokens_T) {
+  const int64_t T = pass.num_rows();
+  Tensor dresidual_TD = arena_.view(dresidual_, T);
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    blocks_[i].backward(pass, arena_.view(residuals_[i], T), dresidual_TD);
+  }
+  Profiler::Scope time(profiler_, "embedding");
+  ops::embedding_backward({.dweight_VD = config_.tie_word_embeddings ? embedding_->tied : embedding_->gradient,
+                           .dy_TD = dresidual_TD,
+                           .tokens_T = tokens_T,
+                           .granules = pass.granules,
+                           .continues = granule_begun_});
+  granule_begun_ = !pass.granules.ends;
+}
+
+void Model::logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV) {
+  head_->logits(arena_.view(hidden_, pass.num_rows()).slice_rows(begin, logits_TV.rows()), logits_TV);
+}
+
+void Model::reserve_keys(int64_t num_sequences, int64_t capacity) {
+  for (attention::AttentionLayer* layer : attention_layers_) layer->reserve_keys(num_sequences, capacity);
+}
+
+}  // namespace engine::model

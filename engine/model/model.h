@@ -1,0 +1,61 @@
+// The transformer: embedding, blocks, norm, LM head and loss, assembled in plain code from the config.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "attention/attention_layer.h"
+#include "comm/group.h"
+#include "engine/config/config.h"
+#include "engine/model/block.h"
+#include "engine/nn/lm_head.h"
+#include "moe/moe_layer.h"
+
+namespace engine::model {
+
+class Model {
+ public:
+  // Registers every weight in `store`, the experts of this rank of `ep` only. Memory comes with store.commit()
+  // and plan().
+  Model(const Config& config, nn::ParameterStore& store, comm::Group& ep);
+
+  // Plans and allocates activations for passes of at most max_rows rows.
+  void plan(int64_t max_rows);
+  const ArenaPlan& memory_plan() const { return plan_; }
+
+  // The pass's rows through all blocks; fills in pass.arena and pass.profiler.
+  void forward(nn::Pass& pass, ConstTensor tokens_T);
+  // Cross-entropy of each row, after forward; in training it also starts the backward pass.
+  void loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T);
+  // All gradients, after loss().
+  void backward(const nn::Pass& pass, ConstTensor tokens_T);
+  // logits of rows [begin, begin + logits.rows()) of the pass, after forward.
+  void logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV);
+
+  // Generation: room for the keys and values of so many sequences.
+  void reserve_keys(int64_t num_sequences, int64_t capacity);
+
+  // The MoE layers in order; for statistics, expert biases and balance state.
+  const std::vector<moe::MoeLayer*>& moe_layers() const { return moe_layers_; }
+  Profiler& profiler() { return profiler_; }
+
+ private:
+  ModelConfig config_;
+  nn::Parameter* embedding_;
+  std::vector<Block> blocks_;
+  nn::Parameter* norm_;
+  std::unique_ptr<nn::LmHead> head_;
+  std::vector<attention::AttentionLayer*> attention_layers_;
+  std::vector<moe::MoeLayer*> moe_layers_;
+  moe::AuxLossPool aux_loss_pool_;
+  bool granule_begun_ = false;  // the granule under way began in an earlier pass
+
+  ArenaPlan plan_;
+  Arena arena_;
+  std::vector<Slot> residuals_;  // input of each block, then of the last norm
+  Slot hidden_, hidden_rstd_, dhidden_, dresidual_;
+  Profiler profiler_;
+};
+
+}  // namespace engine::model

@@ -1,0 +1,107 @@
+// The one product kernel behind matmul and grouped_matmul; for kernel files only.
+//
+//   C[i,j] = C[i,j] + sum_k A[i,k] * B[k,j]      each element one chain of fused multiply-adds in the order of k
+//
+// A is read element by element (row pointers and a step, so activations are never packed when k runs along their
+// rows), B from panels of kPanel columns: B[k, p * kPanel + j] = panel p [k * kPanel + j], zero beyond the last
+// column. A tile of C stays in registers while k runs over a block; between blocks it goes through memory, which
+// changes no bit. Tile sizes differ between instruction sets, results do not.
+#pragma once
+
+#include "engine/core/simd.h"
+
+namespace engine::simd {
+inline namespace SIMD_TARGET {
+
+#if defined(__AVX512F__)
+inline constexpr int kTileRows = 12, kPanelVectors = 2;
+#elif defined(__AVX2__)
+inline constexpr int kTileRows = 6, kPanelVectors = 1;
+#else
+inline constexpr int kTileRows = 4, kPanelVectors = 1;
+#endif
+inline constexpr int64_t kPanel = kPanelVectors * kLanes;
+inline constexpr int64_t kBlock = 512;  // of k
+
+// Row i of A begins at first + i * row_step; consecutive k are k_step apart.
+struct MatrixA {
+  const float* first;
+  int64_t row_step, k_step;
+};
+
+// Keeps a vector in a register: without it GCC reads B from memory again in every multiply-add.
+ALWAYS_INLINE void keep_in_register(F16& x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x.part[0]));
+#elif defined(__AVX2__)
+  asm("" : "+x"(x.part[0]), "+x"(x.part[1]));
+#else
+  (void)x;
+#endif
+}
+
+// kRows x kPanel elements of C over K values of k; `columns` of them are stored.
+template <int kRows>
+ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t columns,
+                                bool from_zero) {
+  F16 sums[kRows][kPanelVectors];
+  _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
+    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
+      const float* from = c + i * c_step + v * kLanes;
+      const int64_t n = columns - v * kLanes;
+      sums[i][v] = from_zero ? zero() : n >= kLanes ? load(from) : load_first(from, n > 0 ? n : 0);
+    }
+  }
+  const float* a_rows[kRows];
+  _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) a_rows[i] = a.first + i * a.row_step;
+  for (int64_t k = 0; k < K; ++k) {
+    F16 b[kPanelVectors];
+    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
+      b[v] = load(panel + k * kPanel + v * kLanes);
+      keep_in_register(b[v]);
+    }
+    _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
+      const F16 element = broadcast(a_rows[i][k * a.k_step]);
+      _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = fma(element, b[v], sums[i][v]);
+    }
+  }
+  _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
+    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
+      float* to = c + i * c_step + v * kLanes;
+      const int64_t n = columns - v * kLanes;
+      if (n >= kLanes) {
+        store(to, sums[i][v]);
+      } else if (n > 0) {
+        store_first(to, sums[i][v], n);
+      }
+    }
+  }
+}
+
+// Rows [0, rows) of C and one panel.
+inline void product_panel(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows,
+                          int64_t columns, bool from_zero) {
+  int64_t i = 0;
+  auto at = [&](int64_t row) { return MatrixA{a.first + row * a.row_step, a.row_step, a.k_step}; };
+  for (; i + kTileRows <= rows; i += kTileRows) {
+    product_tile<kTileRows>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
+  }
+  for (; i + 4 <= rows; i += 4) product_tile<4>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
+  for (; i < rows; ++i) product_tile<1>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
+}
+
+// Packs columns [begin, begin + columns) of rows [0, K) of a row-major matrix into one panel.
+inline void pack_panel(const float* first, int64_t row_step, int64_t K, int64_t columns, float* panel) {
+  for (int64_t k = 0; k < K; ++k) {
+    const float* from = first + k * row_step;
+    float* to = panel + k * kPanel;
+    if (columns >= kPanel) {
+      _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) store(to + v * kLanes, load(from + v * kLanes));
+    } else {
+      for (int64_t j = 0; j < kPanel; ++j) to[j] = j < columns ? from[j] : 0.0f;
+    }
+  }
+}
+
+}  // namespace SIMD_TARGET
+}  // namespace engine::simd

@@ -1,0 +1,107 @@
+#include "engine/ops/matmul.h"
+
+#include "engine/ops/matmul_tasks.h"
+
+namespace engine::ops::SIMD_TARGET {
+
+using simd::kPanel;
+using simd::smaller;
+
+int64_t packed_weight_elements(int64_t N, int64_t D) {
+  return simd::ceil_divide(N, kPanel) * kPanel * D;
+}
+
+void pack_weight(const PackWeight& a) {
+  const int64_t N = a.weight_ND.rows(), D = a.weight_ND.columns();
+  const float* weight = a.weight_ND.f32();
+  parallel_for(simd::ceil_divide(N, kPanel), [&](int64_t p) {
+    float* panel = a.packed.f32() + p * kPanel * D;
+    const int64_t rows = smaller(kPanel, N - p * kPanel);
+    for (int64_t d = 0; d < D; d += 16) {  // sixteen columns of all rows at a time stay in cache
+      const int64_t columns = smaller(16, D - d);
+      for (int64_t j = 0; j < kPanel; ++j) {
+        for (int64_t i = 0; i < columns; ++i) {
+          panel[(d + i) * kPanel + j] = j < rows ? weight[(p * kPanel + j) * D + d + i] : 0.0f;
+        }
+      }
+    }
+  });
+}
+
+void matmul_forward(const MatmulForward& a) {
+  const int64_t T = a.x_TD.rows(), N = a.y_TN.columns();
+  const int64_t row_blocks = simd::ceil_divide(T, simd::kRowsPerTask);
+  const int64_t column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
+  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
+    const int64_t row = i / column_blocks * simd::kRowsPerTask, column = i % column_blocks * simd::kColumnsPerTask;
+    simd::run(simd::ForwardTask{.x = a.x_TD.f32() + row * a.x_TD.row_stride,
+                                .x_step = a.x_TD.row_stride,
+                                .D = a.x_TD.columns(),
+                                .packed = a.packed_weight.f32(),
+                                .bias = a.bias_N.f32(),
+                                .y = a.y_TN.f32() + row * a.y_TN.row_stride,
+                                .y_step = a.y_TN.row_stride,
+                                .rows = smaller(simd::kRowsPerTask, T - row),
+                                .column_begin = column,
+                                .column_end = smaller(column + simd::kColumnsPerTask, N)});
+  });
+}
+
+void matmul_backward_input(const MatmulBackwardInput& a) {
+  const int64_t T = a.dx_TD.rows(), D = a.dx_TD.columns();
+  const int64_t row_blocks = simd::ceil_divide(T, simd::kRowsPerTask);
+  const int64_t column_blocks = simd::ceil_divide(D, simd::kColumnsPerTask);
+  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
+    const int64_t row = i / column_blocks * simd::kRowsPerTask, column = i % column_blocks * simd::kColumnsPerTask;
+    simd::run(simd::InputGradientTask{.dy = a.dy_TN.f32() + row * a.dy_TN.row_stride,
+                                      .dy_step = a.dy_TN.row_stride,
+                                      .N = a.dy_TN.columns(),
+                                      .weight = a.weight_ND.f32(),
+                                      .D = D,
+                                      .dx = a.dx_TD.f32() + row * a.dx_TD.row_stride,
+                                      .dx_step = a.dx_TD.row_stride,
+                                      .rows = smaller(simd::kRowsPerTask, T - row),
+                                      .column_begin = column,
+                                      .column_end = smaller(column + simd::kColumnsPerTask, D),
+                                      .accumulate = a.accumulate});
+  });
+}
+
+void matmul_backward_weight(const MatmulBackwardWeight& a) {
+  const int64_t N = a.dy_TN.columns(), D = a.x_TD.columns(), rows = simd::gradient_rows_per_task(N);
+  const int64_t row_blocks = simd::ceil_divide(N, rows), column_blocks = simd::ceil_divide(D, simd::kGradientColumns);
+  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
+    const int64_t row = i / column_blocks * rows, column = i % column_blocks * simd::kGradientColumns;
+    simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,
+                                       .x = a.x_TD.f32(),
+                                       .dy = a.dy_TN.f32(),
+                                       .x_step = a.x_TD.row_stride,
+                                       .dy_step = a.dy_TN.row_stride,
+                                       .D = D,
+                                       .row_begin = row,
+                                       .row_end = smaller(row + rows, N),
+                                       .column_begin = column,
+                                       .column_end = smaller(column + simd::kGradientColumns, D)},
+              a.granules.offsets, a.granules.count, a.granules.ends);
+  });
+}
+
+void bias_backward(const BiasBackward& a) {
+  const int64_t N = a.dy_TN.columns();
+  parallel_ranges(N, 64, [&](int64_t begin, int64_t end) {
+    simd::MaxBits largest;
+    float* chain = a.dbias_N.chain.f32();
+    for (int64_t g = 0; g < a.granules.count; ++g) {
+      for (int64_t t = a.granules.offsets[g]; t < a.granules.offsets[g + 1]; ++t) {
+        const float* dy = a.dy_TN.f32() + t * a.dy_TN.row_stride;
+        for (int64_t n = begin; n < end; ++n) chain[n] = chain[n] + dy[n];
+      }
+      if (g + 1 < a.granules.count || a.granules.ends) {
+        simd::end_granule(a.dbias_N, begin, end - begin, largest);
+      }
+    }
+    largest.merge_into(a.dbias_N.max_bits);
+  });
+}
+
+}  // namespace engine::ops::SIMD_TARGET

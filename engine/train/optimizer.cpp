@@ -1,0 +1,179 @@
+#include "engine/train/optimizer.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "engine/core/error.h"
+#include "engine/core/thread_pool.h"
+#include "engine/ops/adamw.h"
+#include "engine/ops/gradient_finish.h"
+#include "engine/ops/residual_add.h"
+#include "engine/ops/squared_norm.h"
+
+namespace engine::train {
+namespace {
+
+using nn::kParameterBlock;
+
+std::vector<int64_t> shard_begins(int64_t elements, int ranks) {
+  const int64_t blocks = elements / kParameterBlock;
+  std::vector<int64_t> begins;
+  for (int64_t rank = 0; rank <= ranks; ++rank) begins.push_back(blocks * rank / ranks * kParameterBlock);
+  return begins;
+}
+
+void set_zero(void* memory, int64_t bytes) {
+  parallel_ranges(bytes, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+    std::memset(static_cast<char*>(memory) + begin, 0, static_cast<size_t>(end - begin));
+  });
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, const TensorTable& table,
+                     comm::ParallelGroups& groups)
+    : config_(config), store_(store), table_(table), world_(*groups.world) {
+  shards_.reserve(2);
+  add_shards(store.dense(), *groups.world);
+  add_shards(store.expert(), *groups.expert_dp);
+  std::map<const nn::Parameter*, int64_t> first_block;
+  for (const TensorTable::Entry& entry : table.entries()) {
+    if (entry.local != nullptr) first_block[entry.local] = entry.first_block;
+  }
+  for (const OptimizerSlice& slice : slices_) {
+    first_blocks_.push_back(first_block.at(slice.parameter) + slice.begin / kParameterBlock);
+  }
+  block_sums_.resize(static_cast<size_t>(table.num_blocks()));
+  square_sums_.resize(table.entries().size());
+}
+
+void Optimizer::add_shards(nn::ParameterBlock& block, comm::Group& group) {
+  Shards& shards = shards_.emplace_back(Shards{&block, &group, shard_begins(block.elements, group.size()), {}, {}});
+  const int64_t count = shards.end() - shards.begin();
+  shards.exp_avg = Buffer(count * 4);
+  shards.exp_avg_sq = Buffer(count * 4);
+  moments_bytes_ += count * 8;
+  add_slices(shards);
+}
+
+void Optimizer::add_slices(Shards& shards) {
+  for (nn::Parameter* parameter : shards.block->members) {
+    const int64_t begin = std::max(parameter->begin, shards.begin());
+    const int64_t end = std::min(parameter->begin + parameter->elements, shards.end());
+    if (begin >= end) continue;
+    OptimizerSlice slice{.parameter = parameter,
+                         .begin = begin - parameter->begin,
+                         .count = end - begin,
+                         .exp_avg = shards.exp_avg.f32() + (begin - shards.begin()),
+                         .exp_avg_sq = shards.exp_avg_sq.f32() + (begin - shards.begin()),
+                         .weight_decay = parameter->spec.decays ? config_.weight_decay : 0.0};
+    for (const ParameterGroupConfig& group : config_.groups) {
+      if (fnmatch(group.pattern.c_str(), parameter->spec.name.c_str(), 0) != 0) continue;
+      slice.lr_scale = group.lr_scale;
+      if (group.weight_decay) slice.weight_decay = *group.weight_decay;
+    }
+    slices_.push_back(slice);
+  }
+}
+
+void Optimizer::reduce_gradients() {
+  if (store_.granules() == 1) {
+    // one rank: the chains are the gradient; the tied embedding has two
+    for (nn::Parameter& parameter : store_.all()) {
+      if (!parameter.tied.chain) continue;
+      ops::residual_add({.x_TD = parameter.gradient.chain, .y_TD = parameter.tied.chain});
+      set_zero(parameter.tied.chain.data, parameter.elements * 4);
+    }
+    return;
+  }
+  std::vector<comm::Work> works;
+  for (Shards& shards : shards_) {
+    double* sums = shards.block->sums.f64();
+    const int64_t count = shards.end() - shards.begin();
+    // in place: a rank's own part is read by nobody else
+    works.push_back(shards.group->reduce_scatter_sum(Tensor(sums + shards.begin(), DType::f64, {count}),
+                                                     ConstTensor(sums, DType::f64, {shards.block->elements}),
+                                                     shards.begins));
+  }
+  for (comm::Work& work : works) work.wait();
+  for (Shards& shards : shards_) {
+    double* sums = shards.block->sums.f64();
+    const int64_t begin = shards.begin(), count = shards.end() - begin;
+    ops::gradient_finish(
+        {.gradient_N = Tensor(shards.block->gradients.f32() + begin, DType::f32, {count}), .sum_N = sums + begin});
+    set_zero(sums, begin * 8);
+    set_zero(sums + shards.end(), (shards.block->elements - shards.end()) * 8);
+  }
+}
+
+double Optimizer::gradient_norm() {
+  std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    const OptimizerSlice& slice = slices_[i];
+    const float* gradient = slice.parameter->gradient.chain.f32() + slice.begin;
+    ops::squared_norm({.block_sums = block_sums_.data() + first_blocks_[i],
+                       .x_N = ConstTensor(gradient, DType::f32, {slice.count}),
+                       .block = kParameterBlock});
+  }
+  // every block has one owner, the others add zero
+  world_.all_reduce_sum(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()})).wait();
+  double total = 0;
+  for (size_t i = 0; i < table_.entries().size(); ++i) {
+    const TensorTable::Entry& entry = table_.entries()[i];
+    double sum = 0;
+    for (int64_t b = 0; b * kParameterBlock < entry.elements; ++b) {
+      sum += block_sums_[static_cast<size_t>(entry.first_block + b)];
+    }
+    if (!std::isfinite(sum)) {
+      throw Error(ExitCode::numerical, str("the gradient of ", entry.name,
+                                           " is not finite; the weights were not touched. Lower optim.lr, or resume "
+                                           "from an earlier checkpoint"));
+    }
+    square_sums_[i] = sum;
+    total += sum;
+  }
+  return std::sqrt(total);
+}
+
+void Optimizer::update(int64_t step, double lr, double clip) {
+  const ops::BiasCorrections corrections = ops::adamw_bias_corrections(config_.betas[0], config_.betas[1], step);
+  for (const OptimizerSlice& slice : slices_) {
+    auto range = [&](float* first) { return Tensor(first, DType::f32, {slice.count}); };
+    ops::adamw({.weight_N = range(slice.parameter->weight.f32() + slice.begin),
+                .m_N = range(slice.exp_avg),
+                .v_N = range(slice.exp_avg_sq),
+                .gradient_N = range(slice.parameter->gradient.chain.f32() + slice.begin),
+                .lr = static_cast<float>(lr * slice.lr_scale),
+                .beta1 = static_cast<float>(config_.betas[0]),
+                .beta2 = static_cast<float>(config_.betas[1]),
+                .eps = static_cast<float>(config_.eps),
+                .weight_decay = static_cast<float>(slice.weight_decay),
+                .clip = static_cast<float>(clip),
+                .bias_correction1 = static_cast<float>(corrections.first),
+                .bias_correction2 = static_cast<float>(corrections.second)});
+  }
+  std::vector<comm::Work> works;
+  for (Shards& shards : shards_) {
+    Tensor weights(shards.block->weights.data(), DType::f32, {shards.block->elements});
+    works.push_back(shards.group->all_gather_v(weights, shards.begins));
+    set_zero(shards.block->gradients.f32() + shards.begin(), (shards.end() - shards.begin()) * 4);
+  }
+  for (comm::Work& work : works) work.wait();
+  store_.weights_changed();
+}
+
+void Optimizer::clear_gradients() {
+  for (Shards& shards : shards_) {
+    set_zero(shards.block->gradients.data(), shards.block->gradients.bytes());
+    set_zero(shards.block->sums.data(), shards.block->sums.bytes());
+  }
+  for (nn::Parameter& parameter : store_.all()) {
+    if (parameter.tied.chain) set_zero(parameter.tied.chain.data, parameter.elements * 4);
+  }
+}
+
+}  // namespace engine::train

@@ -1,0 +1,76 @@
+// AdamW with ZeRO-1: the optimizer state of a weight is spread over the ranks that hold the weight.
+//
+// Each flat block of the ParameterStore is cut at parameter-block boundaries into one shard per rank of its group
+// (world for dense weights, expert_dp for experts). A rank reduces, measures and updates its shards only, then
+// the weights are gathered.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "comm/parallel_groups.h"
+#include "engine/config/config.h"
+#include "engine/core/buffer.h"
+#include "engine/nn/parameters.h"
+#include "engine/train/tensor_table.h"
+
+namespace engine::train {
+
+// Elements [begin, begin + count) of a weight, whose moments this rank keeps.
+struct OptimizerSlice {
+  nn::Parameter* parameter = nullptr;
+  int64_t begin = 0, count = 0;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+  double lr_scale = 1, weight_decay = 0;
+};
+
+class Optimizer {
+ public:
+  Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, const TensorTable& table,
+            comm::ParallelGroups& groups);
+
+  // Collective: sums gradients over ranks; afterwards each rank holds the gradient of its shards. With several
+  // granules that is where the exact sums become floats.
+  void reduce_gradients();
+
+  // Collective, after reduce_gradients: the norm over all weights, each counted once. Also fills square_sums(),
+  // the squared norm of each weight in table order. Throws Error(numerical) naming the first that is not finite.
+  double gradient_norm();
+  const std::vector<double>& square_sums() const { return square_sums_; }
+
+  // One AdamW step on this rank's shards with gradient * clip, then gathers the weights and clears gradients.
+  // `step` counts from 1.
+  void update(int64_t step, double lr, double clip);
+
+  // Gradients and sums to zero, for a step that is computed again.
+  void clear_gradients();
+
+  std::vector<OptimizerSlice>& slices() { return slices_; }
+  int64_t state_bytes() const { return moments_bytes_; }
+
+ private:
+  struct Shards {
+    nn::ParameterBlock* block;
+    comm::Group* group;
+    std::vector<int64_t> begins;  // [ranks + 1]
+    Buffer exp_avg, exp_avg_sq;   // of this rank's shard
+    int64_t begin() const { return begins[static_cast<size_t>(group->rank())]; }
+    int64_t end() const { return begins[static_cast<size_t>(group->rank()) + 1]; }
+  };
+  void add_shards(nn::ParameterBlock& block, comm::Group& group);
+  void add_slices(Shards& shards);
+
+  OptimizerConfig config_;
+  nn::ParameterStore& store_;
+  const TensorTable& table_;
+  comm::Group& world_;
+  std::vector<Shards> shards_;  // dense, expert
+  std::vector<OptimizerSlice> slices_;
+  std::vector<int64_t> first_blocks_;  // of each slice in the table
+  std::vector<double> block_sums_;     // by block of the table
+  std::vector<double> square_sums_;
+  int64_t moments_bytes_ = 0;
+};
+
+}  // namespace engine::train

@@ -1,0 +1,86 @@
+// Trainer: the mathematics of a training step on this rank. It reads and writes no files.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/parallel_groups.h"
+#include "engine/config/config.h"
+#include "engine/model/model.h"
+#include "engine/nn/parameters.h"
+#include "engine/train/digest.h"
+#include "engine/train/gradient_grid.h"
+#include "engine/train/optimizer.h"
+#include "engine/train/pass_schedule.h"
+#include "engine/train/tensor_table.h"
+
+namespace engine::train {
+
+// The same on every rank.
+struct StepResult {
+  int64_t step = 0;      // from 1
+  double loss = 0;       // cross-entropy alone, nats per counted token
+  double aux_loss = 0;   // before the coefficient, mean over MoE layers and granules
+  double z_loss = 0;     // likewise
+  double grad_norm = 0;  // before clipping
+  double lr = 0;
+  double seconds = 0;
+  int64_t recomputed = 0;  // 1 if the gradient grid had to be widened
+};
+
+class Trainer {
+ public:
+  // Builds the model of this rank and gives it memory; weights are initialised from the seed.
+  Trainer(const Config& config, comm::ParallelGroups& groups);
+
+  // One optimizer step on samples [first_sample, first_sample + sequences per step).
+  // Throws Error(numerical) before any weight is touched when a gradient is not finite.
+  StepResult train_step(int64_t first_sample, const SampleReader& read);
+
+  // Continues after `step` steps; weights, moments and arrays were loaded.
+  void resume(int64_t step, const std::string& digest);
+  // To be called once after initialisation or after weights were loaded from elsewhere.
+  void begin_digest();
+
+  int64_t step() const { return step_; }
+  std::string digest() const { return digest_.hex(); }
+  int64_t total_steps() const { return total_steps_; }
+  const Config& config() const { return config_; }
+  model::Model& model() { return model_; }
+  nn::ParameterStore& store() { return store_; }
+  Optimizer& optimizer() { return optimizer_; }
+  GradientGrid& grid() { return grid_; }
+  const TensorTable& table() const { return table_; }
+  comm::ParallelGroups& groups() { return groups_; }
+
+  // Of the last step: tokens per expert as chosen, [MoE layers][experts], and dropped pairs by layer.
+  const std::vector<int64_t>& tokens_per_expert() const { return tokens_per_expert_; }
+  const std::vector<int64_t>& dropped() const { return dropped_; }
+  int64_t weight_bytes();
+  int64_t gradient_bytes();
+  int64_t activation_bytes();
+
+ private:
+  void compute_gradients(int64_t first_sample, const SampleReader& read);
+  void collect_losses(StepResult& result);
+  void collect_balance(StepResult& result);
+
+  Config config_;
+  comm::ParallelGroups& groups_;
+  nn::ParameterStore store_;
+  model::Model model_;
+  TensorTable table_;
+  Optimizer optimizer_;
+  GradientGrid grid_;
+  PassSchedule schedule_;
+  RunDigest digest_;
+  int64_t step_ = 0;
+  int64_t total_steps_ = 0;
+  std::vector<float> losses_T_;
+  std::vector<double> granule_losses_;  // chain over the granule's tokens in order
+  std::vector<int64_t> tokens_per_expert_, dropped_;
+};
+
+}  // namespace engine::train
