@@ -122,7 +122,7 @@ ALWAYS_INLINE float fma(float a, float b, float c) {
 ALWAYS_INLINE F16 sqrt(F16 x) {
   F16 r;
 #if defined(__AVX512F__)
-  r.part[0] = (NativeF)_mm512_sqrt_ps((__m512)x.part[0]);
+  r.part[0] = (NativeF)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.part[0]);
 #elif defined(__AVX2__)
   SIMD_EACH r.part[i] = (NativeF)_mm256_sqrt_ps((__m256)x.part[i]);
 #else

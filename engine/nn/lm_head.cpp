@@ -17,7 +17,8 @@ LmHead::LmHead(ParameterStore& store, int64_t vocab_size, int64_t hidden_size, d
     linear_ = std::make_unique<Linear>(store, *tied);
   } else {
     linear_ = std::make_unique<Linear>(
-        store, ParameterSpec{.name = "lm_head.weight", .dims = {vocab_size, hidden_size}, .deviation = deviation}, false);
+        store, ParameterSpec{.name = "lm_head.weight", .dims = {vocab_size, hidden_size}, .deviation = deviation},
+        false);
   }
 }
 

@@ -1,0 +1,31 @@
+// AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization"), in PyTorch's order of operations.
+#pragma once
+
+#include "engine/core/dispatch.h"
+#include "engine/core/tensor.h"
+
+namespace engine::ops {
+
+// g = gradient * clip
+// w = w * (1 - lr * weight_decay)
+// m = beta1 * m + (1 - beta1) * g
+// v = beta2 * v + (1 - beta2) * g^2
+// w = w - (lr / bias_correction1) * m / (sqrt(v) / sqrt(bias_correction2) + eps)
+// weight, m and v are updated in place; gradient is only read.
+struct AdamW {
+  Tensor weight_N, m_N, v_N;
+  ConstTensor gradient_N;
+  float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0, clip = 1;
+  float bias_correction1 = 1, bias_correction2 = 1;
+};
+void adamw(const AdamW& a);
+
+// 1 - beta1^step and 1 - beta2^step, by repeated squaring so that every machine gets the same bits.
+struct BiasCorrections {
+  double first, second;
+};
+BiasCorrections adamw_bias_corrections(double beta1, double beta2, int64_t step);
+
+CPU_KERNEL(void adamw(const AdamW&))
+
+}  // namespace engine::ops

@@ -1,0 +1,18 @@
+// The residual stream adds.
+#pragma once
+
+#include "engine/core/dispatch.h"
+#include "engine/core/tensor.h"
+
+namespace engine::ops {
+
+// x += y, elementwise; its gradient is the identity.
+struct ResidualAdd {
+  Tensor x_TD;
+  ConstTensor y_TD;
+};
+void residual_add(const ResidualAdd& a);
+
+CPU_KERNEL(void residual_add(const ResidualAdd&))
+
+}  // namespace engine::ops
