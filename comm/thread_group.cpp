@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -86,9 +87,16 @@ void combine_ranks(T* out, const std::vector<const T*>& parts, int64_t count, Co
 enum class Reduction { sum, max };
 
 template <class T>
+T add(T a, T b) {
+  if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));  // wraps
+  return a + b;
+}
+
+template <class T>
 void reduce(T* out, const std::vector<const T*>& parts, int64_t count, Reduction reduction) {
   if (reduction == Reduction::sum) {
-    combine_ranks(out, parts, count, [](T a, T b) { return a + b; });
+    combine_ranks(out, parts, count, add<T>);
   } else {
     combine_ranks(out, parts, count, [](T a, T b) { return a > b ? a : b; });
   }

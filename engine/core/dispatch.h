@@ -41,7 +41,7 @@ void set_cpu_target(CpuTarget target);
       return avx2::function(__VA_ARGS__);     \
     case ::engine::CpuTarget::avx512:         \
       return avx512::function(__VA_ARGS__);   \
-  } \
+  }                                           \
   __builtin_unreachable()
 #else
 #define CPU_KERNEL(...) \

@@ -1,6 +1,6 @@
 #include "engine/model/model.h"
 
-#include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -15,25 +15,38 @@ Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep) :
   embedding_ = &store.add({.name = "model.embed_tokens.weight",
                            .dims = {model.vocabulary(), model.hidden_size},
                            .deviation = model.initializer_range});
+  moe_shared_ = std::make_unique<moe::MoeShared>();
+  moe_shared_->seed = static_cast<uint64_t>(config.seed);
+  moe_shared_->granules_per_step = config.train.granules;
+  moe_shared_->recv_headroom = config.parallel.recv_headroom;
+  auto tables = std::make_shared<const attention::RopeTables>(model);
+  const double residual = model.initializer_range / std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   blocks_.reserve(static_cast<size_t>(model.num_hidden_layers));
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    auto attention = std::make_unique<attention::AttentionLayer>(model, layer, store);
+    auto attention = std::make_unique<attention::AttentionLayer>(model, layer, store, tables);
     attention_layers_.push_back(attention.get());
     std::unique_ptr<nn::Layer> ffn;
     if (model.is_moe_layer(layer)) {
-      auto experts = std::make_unique<moe::MoeLayer>(model, layer, store, ep, config.train.granules,
-                                                     static_cast<uint64_t>(config.seed), &aux_loss_pool_);
+      auto experts = std::make_unique<moe::MoeLayer>(model, layer, store, ep, *moe_shared_);
       moe_layers_.push_back(experts.get());
       ffn = std::move(experts);
     } else {
-      ffn = std::make_unique<nn::DenseFfn>(model, store, "model.layers." + std::to_string(layer) + ".mlp", layer);
+      ffn = std::make_unique<nn::DenseFfn>(store, "model.layers." + std::to_string(layer) + ".mlp", layer,
+                                           model.hidden_size, model.dense_intermediate(),
+                                           nn::FfnInit{model.initializer_range, residual});
     }
     blocks_.emplace_back(model, layer, store, std::move(attention), std::move(ffn));
   }
-  norm_ = &store.add({.name = "model.norm.weight", .dims = {model.hidden_size}, .init = nn::Init::ones, .decays = false});
+  norm_ =
+      &store.add({.name = "model.norm.weight", .dims = {model.hidden_size}, .init = nn::Init::ones, .decays = false});
   head_ = std::make_unique<nn::LmHead>(store, model.vocabulary(), model.hidden_size, model.initializer_range,
                                        model.tie_word_embeddings ? embedding_ : nullptr);
   if (model.tie_word_embeddings) store.add_tied_gradient(*embedding_);
+}
+
+void Model::begin_step() {
+  for (moe::MoeLayer* layer : moe_layers_) layer->statistics().clear();
+  moe_shared_->pool.begin_step(moe_shared_->granules_per_step, config_.num_experts);
 }
 
 void Model::plan(int64_t max_rows) {

@@ -20,6 +20,9 @@ class Model {
   // and plan().
   Model(const Config& config, nn::ParameterStore& store, comm::Group& ep);
 
+  // Forgets what the MoE layers recorded; before the passes of a training step.
+  void begin_step();
+
   // Plans and allocates activations for passes of at most max_rows rows.
   void plan(int64_t max_rows);
   const ArenaPlan& memory_plan() const { return plan_; }
@@ -48,7 +51,7 @@ class Model {
   std::unique_ptr<nn::LmHead> head_;
   std::vector<attention::AttentionLayer*> attention_layers_;
   std::vector<moe::MoeLayer*> moe_layers_;
-  moe::AuxLossPool aux_loss_pool_;
+  std::unique_ptr<moe::MoeShared> moe_shared_;
   bool granule_begun_ = false;  // the granule under way began in an earlier pass
 
   ArenaPlan plan_;

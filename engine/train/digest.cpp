@@ -13,7 +13,9 @@ int hex_value(char c) {
 
 }  // namespace
 
-void RunDigest::begin(const Hash128& weights) { digest_ = sha256(&weights, sizeof(weights)); }
+void RunDigest::begin(const Hash128& weights) {
+  digest_ = sha256(&weights, sizeof(weights));
+}
 
 void RunDigest::resume(const std::string& hex) {
   bool valid = hex.size() == 2 * digest_.size();

@@ -11,7 +11,9 @@ namespace {
 
 constexpr int64_t kFirstNotFinite = 0x7f800000;
 
-int ceil_log2(int64_t n) { return std::bit_width(static_cast<uint64_t>(n) - 1); }
+int ceil_log2(int64_t n) {
+  return std::bit_width(static_cast<uint64_t>(n) - 1);
+}
 
 // The smallest power of two that is at least the float with these bits.
 double power_of_two_above(int64_t bits) {

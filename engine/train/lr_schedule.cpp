@@ -23,7 +23,8 @@ double learning_rate(const OptimizerConfig& optim, int64_t step, int64_t total_s
   if (optim.schedule == "constant") return optim.lr;
   int64_t begin = warmup;
   if (optim.schedule == "wsd") {
-    begin = std::max(warmup, total_steps - static_cast<int64_t>(optim.decay_fraction * static_cast<double>(total_steps)));
+    begin =
+        std::max(warmup, total_steps - static_cast<int64_t>(optim.decay_fraction * static_cast<double>(total_steps)));
   }
   const double length = static_cast<double>(std::max<int64_t>(1, total_steps - 1 - begin));
   const double progress = std::clamp(static_cast<double>(step - begin) / length, 0.0, 1.0);

@@ -35,7 +35,7 @@ Trainer::Trainer(const Config& config, comm::ParallelGroups& groups)
 }
 
 void Trainer::begin_digest() {
-  digest_.begin(checkpoint::hash_weights(store_, *groups_.world, *groups_.ep, *groups_.expert_dp));
+  digest_.begin(checkpoint::hash_weights(store_, *groups_.ep));
 }
 
 void Trainer::resume(int64_t step, const std::string& digest) {
@@ -78,7 +78,7 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
 void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read) {
   grid_.begin_step();
   std::fill(granule_losses_.begin(), granule_losses_.end(), 0.0);
-  for (moe::MoeLayer* layer : model_.moe_layers()) layer->statistics().clear();
+  model_.begin_step();
   for (int64_t index = 0; index < schedule_.num_passes(); ++index) {
     PassSchedule::Batch batch = schedule_.load(index, step_, first_sample, read);
     const int64_t T = batch.pass.num_rows();
@@ -101,6 +101,44 @@ void Trainer::collect_losses(StepResult& result) {
   double total = 0;
   for (double loss : granule_losses_) total += loss;
   result.loss = total / static_cast<double>(config_.sequences_per_step() * config_.train.seq_len);
+}
+
+void Trainer::collect_balance(StepResult& result) {
+  const int64_t G = config_.train.granules, E = config_.model.num_experts;
+  const double layers = static_cast<double>(model_.moe_layers().size());
+  const double sequences =
+      config_.model.router.aux_loss_scope == "sequence" ? static_cast<double>(config_.sequences_per_granule()) : 1.0;
+  for (size_t l = 0; l < model_.moe_layers().size(); ++l) {
+    moe::MoeLayer& layer = *model_.moe_layers()[l];
+    moe::LoadStatistics& load = layer.statistics();
+    sum_over_ranks(load);
+    for (int64_t g = 0; g < G; ++g) {
+      const size_t at = static_cast<size_t>(g);
+      const double tokens = static_cast<double>(load.counted_G[at]);
+      result.aux_loss += layer.aux_loss(g) / sequences / static_cast<double>(G) / layers;
+      result.z_loss += tokens > 0 ? load.z_sums_G[at] / tokens / static_cast<double>(G) / layers : 0.0;
+    }
+    const std::span<int64_t> counts{tokens_per_expert_.data() + l * static_cast<size_t>(E), static_cast<size_t>(E)};
+    for (size_t e = 0; e < counts.size(); ++e) {
+      counts[e] = 0;
+      for (int64_t g = 0; g < G; ++g) counts[e] += load.tokens_per_expert_GE[static_cast<size_t>(g * E) + e];
+    }
+    dropped_[l] = 0;
+    for (int64_t dropped : load.dropped_G) dropped_[l] += dropped;
+    layer.finish_step(counts);
+  }
+}
+
+void Trainer::sum_over_ranks(moe::LoadStatistics& load) {
+  if (groups_.world->size() == 1) return;
+  auto sum = [&](auto& values, DType dtype) {
+    groups_.world->all_reduce_sum(Tensor(values.data(), dtype, {static_cast<int64_t>(values.size())})).wait();
+  };
+  for (auto* counts : {&load.tokens_per_expert_GE, &load.dropped_G, &load.counted_G}) sum(*counts, DType::i64);
+  for (auto* sums :
+       {&load.probability_sums_GE, &load.aux_sums_G, &load.z_sums_G, &load.entropy_sums_G, &load.first_weight_sums_G}) {
+    sum(*sums, DType::f64);
+  }
 }
 
 }  // namespace engine::train

@@ -58,14 +58,12 @@ class Trainer {
   // Of the last step: tokens per expert as chosen, [MoE layers][experts], and dropped pairs by layer.
   const std::vector<int64_t>& tokens_per_expert() const { return tokens_per_expert_; }
   const std::vector<int64_t>& dropped() const { return dropped_; }
-  int64_t weight_bytes();
-  int64_t gradient_bytes();
-  int64_t activation_bytes();
 
  private:
   void compute_gradients(int64_t first_sample, const SampleReader& read);
   void collect_losses(StepResult& result);
   void collect_balance(StepResult& result);
+  void sum_over_ranks(moe::LoadStatistics& load);
 
   Config config_;
   comm::ParallelGroups& groups_;

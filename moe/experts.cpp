@@ -1,0 +1,121 @@
+#include "moe/experts.h"
+
+#include <cmath>
+
+#include "engine/ops/grouped_matmul.h"
+#include "engine/ops/swiglu.h"
+
+namespace moe {
+
+using engine::DType;
+namespace ops = engine::ops;
+
+Experts::Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
+                 const comm::ExpertRange& range)
+    : store_(store), hidden_size_(config.hidden_size), width_(config.moe_intermediate_size) {
+  const double deviation = config.initializer_range;
+  const double down = deviation / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
+  for (int64_t e = range.begin; e < range.end; ++e) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".mlp.experts." + std::to_string(e) + ".";
+    add(gate_proj_, prefix + "gate_proj.weight", width_, hidden_size_, deviation, layer);
+    add(up_proj_, prefix + "up_proj.weight", width_, hidden_size_, deviation, layer);
+    add(down_proj_, prefix + "down_proj.weight", hidden_size_, width_, down, layer);
+  }
+}
+
+void Experts::add(Projection& projection, const std::string& name, int64_t rows, int64_t columns, double deviation,
+                  int64_t layer) {
+  projection.parameters_e.push_back(
+      &store_.add({.name = name, .dims = {rows, columns}, .deviation = deviation, .is_expert = true, .layer = layer}));
+  projection.packed_copies_e.emplace_back();
+  projection.packed_e.emplace_back();
+  projection.weights_e.emplace_back();
+  projection.gradients_e.emplace_back();
+}
+
+void Experts::reserve(int64_t rows, ExpertWorkspace& workspace) {
+  input_.reserve(DType::f32, rows, hidden_size_);
+  gate_.reserve(DType::f32, rows, width_);
+  up_.reserve(DType::f32, rows, width_);
+  activation_.reserve(DType::f32, rows, width_);
+  output_.reserve(DType::f32, rows, hidden_size_);
+  workspace.dexpert_out.reserve(DType::f32, rows, hidden_size_);
+  workspace.dactivation.reserve(DType::f32, rows, width_);
+  workspace.dexpert_in.reserve(DType::f32, rows, hidden_size_);
+}
+
+Tensor Experts::input(int64_t num_rows) {
+  return input_view_ = input_.view(DType::f32, num_rows, hidden_size_);
+}
+
+void Experts::refresh(Projection& projection) {
+  for (size_t e = 0; e < projection.parameters_e.size(); ++e) {
+    const engine::nn::Parameter& parameter = *projection.parameters_e[e];
+    projection.packed_e[e] = projection.packed_copies_e[e].get(store_, parameter);
+    projection.weights_e[e] = parameter.weight;
+    projection.gradients_e[e] = parameter.gradient;
+  }
+}
+
+void Experts::product(const Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const {
+  ops::grouped_matmul_forward({.y_RN = y,
+                               .x_RD = x,
+                               .packed_weights_e = projection.packed_e.data(),
+                               .offsets_e = rows.offsets(),
+                               .num_experts = static_cast<int64_t>(projection.packed_e.size())});
+}
+
+void Experts::input_gradient(const Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
+                             bool accumulate) const {
+  ops::grouped_matmul_backward_input({.dx_RD = dx,
+                                      .dy_RN = dy,
+                                      .weights_eND = projection.weights_e.data(),
+                                      .offsets_e = rows.offsets(),
+                                      .num_experts = static_cast<int64_t>(projection.weights_e.size()),
+                                      .accumulate = accumulate});
+}
+
+void Experts::weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
+                              bool granules_end) const {
+  ops::grouped_matmul_backward_weight({.dweights_eND = projection.gradients_e.data(),
+                                       .x_RD = x,
+                                       .dy_RN = dy,
+                                       .granule_offsets = rows.granule_offsets(),
+                                       .num_experts = static_cast<int64_t>(projection.gradients_e.size()),
+                                       .num_granules = rows.num_granules(),
+                                       .ends = granules_end});
+}
+
+ConstTensor Experts::forward(const TokenDispatcher& rows) {
+  const int64_t R = rows.num_rows();
+  for (Projection* projection : {&gate_proj_, &up_proj_, &down_proj_}) refresh(*projection);
+  Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
+  Tensor activation_RF = activation_.view(DType::f32, R, width_);
+  output_view_ = output_.view(DType::f32, R, hidden_size_);
+  product(gate_proj_, rows, input_view_, gate_RF);
+  product(up_proj_, rows, input_view_, up_RF);
+  ops::swiglu_forward({.y_RF = activation_RF, .gate_RF = gate_RF, .up_RF = up_RF});
+  product(down_proj_, rows, activation_RF, output_view_);
+  return output_view_;
+}
+
+ConstTensor Experts::backward(const TokenDispatcher& rows, ConstTensor dexpert_out_RD, bool granules_end,
+                              ExpertWorkspace& workspace) {
+  const int64_t R = rows.num_rows();
+  Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
+  Tensor activation_RF = activation_.view(DType::f32, R, width_);
+  Tensor dactivation_RF = workspace.dactivation.view(DType::f32, R, width_);
+  Tensor dexpert_in_RD = workspace.dexpert_in.view(DType::f32, R, hidden_size_);
+  input_gradient(down_proj_, rows, dexpert_out_RD, dactivation_RF, false);
+  weight_gradient(down_proj_, rows, activation_RF, dexpert_out_RD, granules_end);
+  // gate and up are used up: their gradients take their place
+  ops::swiglu_backward(
+      {.dgate_RF = gate_RF, .dup_RF = up_RF, .dy_RF = dactivation_RF, .gate_RF = gate_RF, .up_RF = up_RF});
+  input_gradient(gate_proj_, rows, gate_RF, dexpert_in_RD, false);
+  input_gradient(up_proj_, rows, up_RF, dexpert_in_RD, true);
+  weight_gradient(gate_proj_, rows, input_view_, gate_RF, granules_end);
+  weight_gradient(up_proj_, rows, input_view_, up_RF, granules_end);
+  return dexpert_in_RD;
+}
+
+}  // namespace moe

@@ -1,0 +1,63 @@
+// The experts this rank holds: SwiGLU feed-forward networks over rows sorted by expert.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/parallel_groups.h"
+#include "engine/config/config.h"
+#include "engine/core/growing_buffer.h"
+#include "engine/nn/packed_weight.h"
+#include "engine/nn/parameters.h"
+#include "moe/token_dispatcher.h"
+
+namespace moe {
+
+// Gradients of rows, shared by all layers: only one is in its backward at a time.
+struct ExpertWorkspace {
+  engine::GrowingBuffer dexpert_out, dactivation, dexpert_in;
+};
+
+class Experts {
+ public:
+  // Registers model.layers.{i}.mlp.experts.{e}.{gate,up}_proj.weight [F, D] and .down_proj.weight [D, F] for the
+  // experts e of this rank.
+  Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
+          const comm::ExpertRange& range);
+
+  void reserve(int64_t rows, ExpertWorkspace& workspace);
+  // Where dispatch puts the rows: valid until the next call.
+  Tensor input(int64_t num_rows);
+  // out_RD of the rows in input(); kept for backward.
+  ConstTensor forward(const TokenDispatcher& rows);
+  ConstTensor output() const { return output_view_; }
+  // dexpert_in_RD from workspace.dexpert_out; weight gradients add.
+  ConstTensor backward(const TokenDispatcher& rows, ConstTensor dexpert_out_RD, bool granules_end,
+                       ExpertWorkspace& workspace);
+  int64_t growths() const { return input_.growths() + gate_.growths(); }
+
+ private:
+  struct Projection {
+    std::vector<engine::nn::Parameter*> parameters_e;
+    std::vector<engine::nn::PackedWeight> packed_copies_e;
+    std::vector<ConstTensor> packed_e, weights_e;
+    std::vector<engine::WeightGradient> gradients_e;
+  };
+  void add(Projection& projection, const std::string& name, int64_t rows, int64_t columns, double deviation,
+           int64_t layer);
+  void refresh(Projection& projection);
+  void product(const Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const;
+  void input_gradient(const Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
+                      bool accumulate) const;
+  void weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
+                       bool granules_end) const;
+
+  engine::nn::ParameterStore& store_;
+  int64_t hidden_size_, width_;
+  Projection gate_proj_, up_proj_, down_proj_;
+  engine::GrowingBuffer input_, gate_, up_, activation_, output_;
+  Tensor input_view_, output_view_;
+};
+
+}  // namespace moe

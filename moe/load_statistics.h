@@ -1,0 +1,46 @@
+// What a MoE layer records of a training step, by granule.
+//
+// A rank fills the granules it computes and leaves the others zero, so that a sum over ranks gives the whole step.
+// Sums over tokens are chains in token order and go on from pass to pass.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace moe {
+
+struct LoadStatistics {
+  LoadStatistics(int64_t granules, int64_t experts)
+      : num_experts(experts),
+        tokens_per_expert_GE(static_cast<size_t>(granules * experts)),
+        dropped_G(static_cast<size_t>(granules)),
+        counted_G(static_cast<size_t>(granules)),
+        probability_sums_GE(static_cast<size_t>(granules * experts)),
+        aux_sums_G(static_cast<size_t>(granules)),
+        z_sums_G(static_cast<size_t>(granules)),
+        entropy_sums_G(static_cast<size_t>(granules)),
+        first_weight_sums_G(static_cast<size_t>(granules)) {}
+
+  void clear() {
+    for (std::vector<int64_t>* counts : {&tokens_per_expert_GE, &dropped_G, &counted_G}) {
+      std::fill(counts->begin(), counts->end(), 0);
+    }
+    for (std::vector<double>* sums :
+         {&probability_sums_GE, &aux_sums_G, &z_sums_G, &entropy_sums_G, &first_weight_sums_G}) {
+      std::fill(sums->begin(), sums->end(), 0.0);
+    }
+  }
+
+  int64_t num_experts;
+  std::vector<int64_t> tokens_per_expert_GE;  // as chosen, before drops
+  std::vector<int64_t> dropped_G;             // (token, slot) pairs without a place
+  std::vector<int64_t> counted_G;             // tokens routed
+  std::vector<double> probability_sums_GE;    // sum of p[t,e]
+  std::vector<double> aux_sums_G;             // balance loss, summed over the granule's sequences for that scope
+  std::vector<double> z_sums_G;               // sum of lse^2
+  std::vector<double> entropy_sums_G;         // of the router's softmax, nats
+  std::vector<double> first_weight_sums_G;    // of the first choice
+};
+
+}  // namespace moe

@@ -1,0 +1,227 @@
+#include "moe/moe_layer.h"
+
+#include <cmath>
+#include <utility>
+
+#include "engine/core/rng.h"
+#include "engine/core/thread_pool.h"
+#include "engine/ops/residual_add.h"
+#include "engine/ops/sigmoid_gate.h"
+
+namespace moe {
+
+using engine::DType;
+using engine::Profiler;
+using engine::nn::Pass;
+
+namespace {
+
+constexpr double kRouterDeviation = 0.02;
+
+std::string prefix(int64_t layer) {
+  return "model.layers." + std::to_string(layer) + ".mlp.";
+}
+
+RouterOptions router_options(const engine::ModelConfig& config) {
+  return {.scores = config.scoring_func == "sigmoid" ? ScoreFunction::sigmoid : ScoreFunction::softmax,
+          .normalize = config.norm_topk_prob,
+          .scaling = static_cast<float>(config.routed_scaling_factor),
+          .num_groups = config.n_group,
+          .groups_per_token = config.topk_group,
+          .force_uniform = config.router.force == "uniform"};
+}
+
+}  // namespace
+
+MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store, comm::Group& ep,
+                   MoeShared& shared)
+    : config_(config.router),
+      options_(router_options(config)),
+      layer_(layer),
+      num_experts_(config.num_experts),
+      slots_(config.num_experts_per_tok),
+      hidden_size_(config.hidden_size),
+      shared_(shared),
+      gate_(store, {.name = prefix(layer) + "gate.weight",
+                    .dims = {config.num_experts, config.hidden_size},
+                    .deviation = kRouterDeviation,
+                    .layer = layer}),
+      dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size),
+      experts_(config, layer, store, comm::experts_of_rank(config.num_experts, ep.rank(), ep.size())),
+      statistics_(shared.granules_per_step, config.num_experts) {
+  if (config.n_shared_experts > 0) {
+    const double down = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
+    shared_expert_ = std::make_unique<engine::nn::DenseFfn>(
+        store, prefix(layer) + "shared_experts", layer, config.hidden_size,
+        config.n_shared_experts * config.moe_intermediate_size,
+        engine::nn::FfnInit{.deviation = config.initializer_range, .down_deviation = down});
+    if (config.shared_expert_gate) {
+      shared_gate_ = std::make_unique<engine::nn::Linear>(
+          store, engine::nn::ParameterSpec{.name = prefix(layer) + "shared_expert_gate.weight",
+                                           .dims = {1, config.hidden_size},
+                                           .deviation = config.initializer_range,
+                                           .layer = layer});
+    }
+  }
+  if (config_.capacity_factor) capacity_.emplace(*config_.capacity_factor, config_.drop_policy);
+  if (config_.bias_update_rate > 0) expert_bias_.emplace(num_experts_, config_.bias_update_rate);
+}
+
+void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
+  engine::ArenaPlan::Scope scope(plan, "mlp");
+  engine::ArenaPlan::Frame frame(plan);
+  if (config_.jitter > 0) {
+    routed_input_ = plan.saved("routed_input_TD", DType::f32, {max_rows, hidden_size_});
+    drouted_ = plan.scratch("drouted_TD", DType::f32, {max_rows, hidden_size_});
+  }
+  logits_ = plan.saved("router_logits_TE", DType::f32, {max_rows, num_experts_});
+  scores_ = plan.saved("scores_TE", DType::f32, {max_rows, num_experts_});
+  topk_idx_ = plan.saved("topk_idx_TK", DType::i32, {max_rows, slots_});
+  topk_weights_ = plan.saved("topk_weights_TK", DType::f32, {max_rows, slots_});
+  lse_ = plan.saved("lse_T", DType::f32, {max_rows});
+  entropy_ = plan.saved("entropy_T", DType::f32, {max_rows});
+  dweights_ = plan.scratch("dtopk_weights_TK", DType::f32, {max_rows, slots_});
+  dlogits_ = plan.scratch("drouter_logits_TE", DType::f32, {max_rows, num_experts_});
+  if (shared_expert_) {
+    shared_out_ = plan.saved("shared_out_TD", DType::f32, {max_rows, hidden_size_});
+    shared_logit_ = plan.saved("shared_logit_T", DType::f32, {max_rows, 1});
+    dshared_ = plan.scratch("dshared_TD", DType::f32, {max_rows, hidden_size_});
+    dshared_logit_ = plan.scratch("dshared_logit_T", DType::f32, {max_rows, 1});
+    shared_expert_->plan(plan, max_rows);
+  }
+  dispatcher_.reserve(max_rows, shared_.recv_headroom);
+  experts_.reserve(max_rows * slots_, shared_.workspace);
+}
+
+void MoeLayer::jitter_input(const Pass& pass, ConstTensor x_TD, Tensor routed_TD) const {
+  const uint64_t key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_));
+  const float width = static_cast<float>(config_.jitter);
+  engine::parallel_ranges(pass.num_rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t d = 0; d < hidden_size_; ++d) {
+        const uint64_t element = static_cast<uint64_t>((pass.first_row + t) * hidden_size_ + d);
+        const engine::Philox4 bits = engine::philox(key, element / 4, static_cast<uint64_t>(pass.step));
+        const float u = engine::uniform_from_bits(bits[element % 4]);
+        routed_TD.f32()[t * hidden_size_ + d] =
+            x_TD.f32()[t * x_TD.row_stride + d] * (1.0f + width * (2.0f * u - 1.0f));
+      }
+    }
+  });
+}
+
+void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
+  const engine::Arena& arena = *pass.arena;
+  const int64_t T = pass.num_rows();
+  Tensor topk_idx_TK = arena.view(topk_idx_, T), topk_weights_TK = arena.view(topk_weights_, T);
+  {
+    Profiler::Scope time(*pass.profiler, "router");
+    ConstTensor routed_TD = x_TD;
+    if (config_.jitter > 0 && pass.training) {
+      jitter_input(pass, x_TD, arena.view(routed_input_, T));
+      routed_TD = arena.view(routed_input_, T);
+    }
+    gate_.forward(routed_TD, arena.view(logits_, T));
+    router_forward({.scores_TE = arena.view(scores_, T),
+                    .topk_weights_TK = topk_weights_TK,
+                    .topk_idx_TK = topk_idx_TK,
+                    .lse_T = arena.view(lse_, T),
+                    .entropy_T = arena.view(entropy_, T),
+                    .logits_TE = arena.view(logits_, T),
+                    .bias_E = expert_bias_ ? expert_bias_->view() : ConstTensor(),
+                    .counted = pass.counted,
+                    .first_row = pass.first_row,
+                    .options = options_});
+    if (pass.training) record(pass);
+    if (pass.training && capacity_) {
+      dropped_.resize(static_cast<size_t>(pass.granules.count));
+      capacity_->apply(topk_idx_TK, topk_weights_TK, pass.granules, pass.granule_counted, num_experts_,
+                       dropped_.data());
+      for (int64_t g = 0; g < pass.granules.count; ++g) {
+        statistics_.dropped_G[static_cast<size_t>(pass.granule_numbers[g])] += dropped_[static_cast<size_t>(g)];
+      }
+    }
+  }
+  {
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.route(pass, topk_idx_TK);
+    dispatcher_.dispatch(x_TD, experts_.input(dispatcher_.num_rows()));
+  }
+  ConstTensor expert_out_RD;
+  {
+    Profiler::Scope time(*pass.profiler, "experts forward");
+    expert_out_RD = experts_.forward(dispatcher_);
+  }
+  Profiler::Scope time(*pass.profiler, "dispatch");
+  dispatcher_.combine(expert_out_RD, topk_weights_TK, y_TD);
+  if (!shared_expert_) return;
+  Tensor shared_TD = arena.view(shared_out_, T);
+  shared_expert_->forward(pass, x_TD, shared_TD);
+  if (!shared_gate_) return engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
+  Tensor gated_TD = arena.view(dshared_, T);
+  shared_gate_->forward(x_TD, arena.view(shared_logit_, T));
+  engine::ops::sigmoid_gate_forward({.y_TD = gated_TD, .x_TD = shared_TD, .logit_T = arena.view(shared_logit_, T)});
+  engine::ops::residual_add({.x_TD = y_TD, .y_TD = gated_TD});
+}
+
+void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, Tensor dx_TD) {
+  const engine::Arena& arena = *pass.arena;
+  const int64_t T = pass.num_rows();
+  Tensor dweights_TK = arena.view(dweights_, T), dlogits_TE = arena.view(dlogits_, T);
+  Tensor dexpert_out_RD = shared_.workspace.dexpert_out.view(DType::f32, dispatcher_.num_rows(), hidden_size_);
+  {
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.combine_backward(dy_TD, arena.view(topk_weights_, T), experts_.output(), dexpert_out_RD, dweights_TK);
+  }
+  ConstTensor dexpert_in_RD;
+  {
+    Profiler::Scope time(*pass.profiler, "experts backward");
+    dexpert_in_RD = experts_.backward(dispatcher_, dexpert_out_RD, pass.granules.ends, shared_.workspace);
+  }
+  {
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.dispatch_backward(dexpert_in_RD, dx_TD);
+  }
+  Profiler::Scope time(*pass.profiler, "router");
+  balance_gradient(pass);
+  const bool balanced = config_.aux_loss_coef > 0 || config_.z_loss_coef > 0;
+  router_backward({.dlogits_TE = dlogits_TE,
+                   .dtopk_weights_TK = dweights_TK,
+                   .scores_TE = arena.view(scores_, T),
+                   .topk_idx_TK = arena.view(topk_idx_, T),
+                   .logits_TE = arena.view(logits_, T),
+                   .lse_T = arena.view(lse_, T),
+                   .balance = {.offsets = range_offsets_.data(),
+                               .count = balanced ? static_cast<int64_t>(range_offsets_.size()) - 1 : 0,
+                               .dprobabilities = config_.aux_loss_coef > 0 ? dprobabilities_.data() : nullptr,
+                               .z_factors = config_.z_loss_coef > 0 ? z_factors_.data() : nullptr},
+                   .options = options_});
+  if (config_.jitter > 0) {
+    // d(routed) goes through the same factors
+    Tensor drouted_TD = arena.view(drouted_, T), routed_TD = arena.view(routed_input_, T);
+    gate_.backward_weight(routed_TD, dlogits_TE, pass.granules);
+    gate_.backward_input(dlogits_TE, drouted_TD, false);
+    jitter_input(pass, drouted_TD, drouted_TD);
+    engine::ops::residual_add({.x_TD = dx_TD, .y_TD = drouted_TD});
+  } else {
+    gate_.backward_weight(x_TD, dlogits_TE, pass.granules);
+    gate_.backward_input(dlogits_TE, dx_TD, true);
+  }
+  if (!shared_expert_) return;
+  Tensor dshared_TD = arena.view(dshared_, T), dinput_TD = arena.view(shared_out_, T);
+  ConstTensor dout_TD = dy_TD;
+  if (shared_gate_) {
+    Tensor dlogit_T = arena.view(dshared_logit_, T);
+    engine::ops::sigmoid_gate_backward({.dx_TD = dshared_TD,
+                                        .dlogit_T = dlogit_T,
+                                        .dy_TD = dy_TD,
+                                        .x_TD = arena.view(shared_out_, T),
+                                        .logit_T = arena.view(shared_logit_, T)});
+    shared_gate_->backward_input(dlogit_T, dx_TD, true);
+    shared_gate_->backward_weight(x_TD, dlogit_T, pass.granules);
+    dout_TD = dshared_TD;
+  }
+  shared_expert_->backward(pass, x_TD, dout_TD, dinput_TD);  // shared_out is used up
+  engine::ops::residual_add({.x_TD = dx_TD, .y_TD = dinput_TD});
+}
+
+}  // namespace moe

@@ -1,0 +1,89 @@
+// MoeLayer: router, dispatch to experts, combine, and the shared expert.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/group.h"
+#include "engine/config/config.h"
+#include "engine/nn/dense_ffn.h"
+#include "engine/nn/layer.h"
+#include "engine/nn/linear.h"
+#include "moe/aux_loss.h"
+#include "moe/capacity.h"
+#include "moe/expert_bias.h"
+#include "moe/experts.h"
+#include "moe/load_statistics.h"
+#include "moe/router.h"
+#include "moe/token_dispatcher.h"
+
+namespace moe {
+
+// What the MoE layers of one model share.
+struct MoeShared {
+  AuxLossPool pool;
+  ExpertWorkspace workspace;
+  uint64_t seed = 0;
+  int64_t granules_per_step = 1;
+  double recv_headroom = 1;
+};
+
+class MoeLayer : public engine::nn::Layer {
+ public:
+  // Registers mlp.gate.weight [E, D], this rank's experts, and mlp.shared_experts.* / mlp.shared_expert_gate.weight
+  // where the config has them.
+  MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store, comm::Group& ep,
+           MoeShared& shared);
+
+  void plan(engine::ArenaPlan& plan, int64_t max_rows) override;
+  void forward(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor y_TD) override;
+  void backward(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, Tensor dx_TD) override;
+
+  // Of the training passes since clear().
+  LoadStatistics& statistics() { return statistics_; }
+  // The balance loss of granule g before its coefficient, once the granule is complete; for the scope "sequence"
+  // the sum over its sequences.
+  double aux_loss(int64_t granule);
+  // At the end of a step, from the counts of all ranks: moves the expert bias and keeps the counts for the scope
+  // "global".
+  void finish_step(std::span<const int64_t> tokens_per_expert);
+
+  // State beside the weights, part of a checkpoint.
+  std::optional<ExpertBias>& expert_bias() { return expert_bias_; }
+  std::vector<int64_t>& previous_counts() { return previous_counts_; }
+  int64_t layer() const { return layer_; }
+  int64_t growths() const { return dispatcher_.growths() + experts_.growths(); }
+
+ private:
+  void jitter_input(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor routed_TD) const;
+  void record(const engine::nn::Pass& pass);
+  void balance_gradient(const engine::nn::Pass& pass);
+
+  engine::RouterConfig config_;
+  RouterOptions options_;
+  int64_t layer_, num_experts_, slots_, hidden_size_;
+  MoeShared& shared_;
+  engine::nn::Linear gate_;
+  TokenDispatcher dispatcher_;
+  Experts experts_;
+  std::unique_ptr<engine::nn::DenseFfn> shared_expert_;
+  std::unique_ptr<engine::nn::Linear> shared_gate_;
+  std::optional<Capacity> capacity_;
+  std::optional<ExpertBias> expert_bias_;
+  LoadStatistics statistics_;
+  std::vector<int64_t> previous_counts_;  // [E] of the whole previous step, empty at first
+
+  engine::Slot routed_input_, logits_, scores_, topk_idx_, topk_weights_, lse_, entropy_, dweights_, dlogits_, drouted_;
+  engine::Slot shared_logit_, shared_out_, dshared_, dshared_logit_;
+  // ranges of rows that balance is measured on in this pass
+  std::vector<int64_t> range_offsets_, range_counts_, sequence_counts_;
+  std::vector<double> sequence_sums_;
+  std::vector<float> dprobabilities_, z_factors_;
+  std::vector<int64_t> dropped_;
+};
+
+}  // namespace moe
