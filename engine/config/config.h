@@ -179,7 +179,6 @@ struct DataConfig {
   std::vector<SourceConfig> ood;
   HeldOutConfig held_out;
   FilterConfig filters;
-  std::string cache_dir = "runs/cache";
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -187,7 +186,6 @@ struct DataConfig {
     v("ood", ood, any(), "texts of other kinds, only for evaluation");
     v("held_out", held_out, any(), "text kept out of training");
     v("filters", filters, any(), "documents left out");
-    v("cache_dir", cache_dir, any(), "where tokens are kept between runs");
   }
 };
 
@@ -345,6 +343,9 @@ struct Config {
     v("checkpoint", checkpoint, any(), "saving");
     v("log", log, any(), "reporting");
   }
+
+  // Not keys: where the file was, and its text.
+  std::string directory, text;
 
   int64_t sequences_per_step() const { return batch_tokens() / train.seq_len; }
   int64_t sequences_per_granule() const { return sequences_per_step() / train.granules; }

@@ -1,0 +1,95 @@
+#include "engine/data/corpus.h"
+
+#include <string_view>
+#include <utility>
+
+#include "engine/config/units.h"
+#include "engine/core/error.h"
+#include "engine/data/manifest.h"
+#include "engine/data/near_duplicates.h"
+#include "engine/data/split.h"
+#include "engine/data/tokenizer.h"
+
+namespace engine::data {
+namespace {
+
+std::vector<const Document*> pointers(const std::vector<Document>& documents) {
+  std::vector<const Document*> list;
+  for (const Document& document : documents) list.push_back(&document);
+  return list;
+}
+
+std::vector<std::string_view> texts(const std::vector<Document>& documents) {
+  std::vector<std::string_view> list;
+  for (const Document& document : documents) list.push_back(document.text);
+  return list;
+}
+
+}  // namespace
+
+TokenSet tokenize(const std::string& name, const std::vector<const Document*>& documents, int64_t vocab_size) {
+  TokenSet set{.name = name, .tokens = {}, .num_documents = static_cast<int64_t>(documents.size()), .num_bytes = 0};
+  for (const Document* document : documents) {
+    if (!set.tokens.empty() && vocab_size > kEndOfDocument) set.tokens.push_back(static_cast<uint16_t>(kEndOfDocument));
+    for (char c : document->text) set.tokens.push_back(static_cast<unsigned char>(c));
+    set.num_bytes += static_cast<int64_t>(document->text.size());
+  }
+  return set;
+}
+
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+  if (config.sources.empty()) {
+    throw Error(ExitCode::data,
+                "data.sources is empty; name at least one text, e.g. {\"name\": \"mine\", \"files\": \"text/*.txt\"}");
+  }
+  std::vector<SourceDocuments> sources = read_sources(config.sources, config.filters, base_directory, seed);
+  const std::vector<SourceDocuments> ood = read_sources(config.ood, config.filters, base_directory, seed);
+  ManifestWriter manifest(config, vocab_size);
+  for (const SourceDocuments& source : sources) manifest.add_left_out(source);
+  for (const SourceDocuments& source : ood) manifest.add_left_out(source);
+  const std::vector<Split> splits = split_sources(std::move(sources), config.held_out, seed);
+  Corpus corpus;
+  for (size_t s = 0; s < splits.size(); ++s) {
+    const std::string& name = config.sources[s].name;
+    SourceSplit& split = corpus.sources.emplace_back();
+    split.weight = config.sources[s].weight;
+    split.overlap = ngram_overlap(texts(splits[s].held_out), texts(splits[s].train));
+    split.train = tokenize(name, pointers(splits[s].train), vocab_size);
+    split.held_out = tokenize(name, pointers(splits[s].held_out), vocab_size);
+    manifest.add(name, "train", splits[s].train);
+    manifest.add(name, "held_out", splits[s].held_out);
+    manifest.add_overlap(name, split.overlap);
+  }
+  for (const SourceDocuments& source : ood) {
+    corpus.ood.push_back(tokenize(source.name, pointers(source.documents), vocab_size));
+    manifest.add(source.name, "ood", source.documents);
+  }
+  corpus.manifest = manifest.text();
+  return corpus;
+}
+
+std::vector<std::string> Corpus::summary() const {
+  std::vector<std::string> lines;
+  for (const SourceSplit& source : sources) {
+    char overlap[64] = "";
+    if (source.held_out.num_bytes > 0) {
+      std::snprintf(overlap, sizeof(overlap), ", 13-word overlap %.1f %%", source.overlap * 100);
+    }
+    lines.push_back(str(source.train.name, ": ", source.train.num_documents + source.held_out.num_documents,
+                        " documents, ", print_bytes(source.train.num_bytes), " to train, ",
+                        print_bytes(source.held_out.num_bytes), " held out", overlap));
+  }
+  for (const TokenSet& set : ood) {
+    lines.push_back(
+        str(set.name, ": ", set.num_documents, " documents, ", print_bytes(set.num_bytes), ", out of distribution"));
+  }
+  return lines;
+}
+
+int64_t Corpus::train_tokens() const {
+  int64_t total = 0;
+  for (const SourceSplit& source : sources) total += static_cast<int64_t>(source.train.tokens.size());
+  return total;
+}
+
+}  // namespace engine::data

@@ -1,0 +1,44 @@
+// Corpus: the tokens of every source, split into training and held-out sets, and the out-of-distribution sets.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/config/config.h"
+#include "engine/data/documents.h"
+
+namespace engine::data {
+
+struct TokenSet {
+  std::string name;              // of the source
+  std::vector<uint16_t> tokens;  // documents with the end-of-document token between them, none after the last
+  int64_t num_documents = 0;
+  int64_t num_bytes = 0;
+};
+
+struct SourceSplit {
+  double weight = 1;
+  double overlap = 0;  // share of the held-out 13-word runs that also stand in training
+  TokenSet train, held_out;
+};
+
+struct Corpus {
+  std::vector<SourceSplit> sources;
+  std::vector<TokenSet> ood;
+  std::string manifest;  // data.manifest.json
+
+  // One line per source, for people.
+  std::vector<std::string> summary() const;
+  int64_t train_tokens() const;
+};
+
+// Reads, filters and splits everything `config` names; relative paths start at `base_directory`. Depends on the
+// files, the config and the seed alone. Throws Error(data).
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size);
+
+// Tokens of documents in order, as a model with this vocabulary reads them: with exactly 256 ids there is no
+// end-of-document token.
+TokenSet tokenize(const std::string& name, const std::vector<const Document*>& documents, int64_t vocab_size);
+
+}  // namespace engine::data

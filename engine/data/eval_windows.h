@@ -1,0 +1,42 @@
+// Windows of an evaluation: non-overlapping, in order, every token but the first predicted exactly once.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "engine/data/corpus.h"
+
+namespace engine::data {
+
+class EvalWindows {
+ public:
+  // Of max_tokens (0: all) the windows are taken evenly from the whole set.
+  EvalWindows(const TokenSet& set, int64_t seq_len, int64_t max_tokens = 0) : set_(&set), seq_len_(seq_len) {
+    const int64_t predicted = std::max<int64_t>(0, static_cast<int64_t>(set.tokens.size()) - 1);
+    total_ = (predicted + seq_len - 1) / seq_len;
+    count_ = max_tokens > 0 ? std::min(total_, std::max<int64_t>(1, max_tokens / seq_len)) : total_;
+  }
+  int64_t count() const { return count_; }
+
+  // inputs[seq_len] and targets[seq_len] of window i; beyond the end of the set inputs are 0 and targets -1.
+  // Returns the number of tokens predicted.
+  int64_t read(int64_t i, int32_t* inputs, int32_t* targets) const {
+    const int64_t window = count_ == total_ ? i : i * total_ / count_;
+    const int64_t begin = window * seq_len_, size = static_cast<int64_t>(set_->tokens.size());
+    int64_t predicted = 0;
+    for (int64_t s = 0; s < seq_len_; ++s) {
+      const bool inside = begin + s + 1 < size;
+      inputs[s] = inside ? set_->tokens[static_cast<size_t>(begin + s)] : 0;
+      targets[s] = inside ? set_->tokens[static_cast<size_t>(begin + s + 1)] : -1;
+      predicted += inside ? 1 : 0;
+    }
+    return predicted;
+  }
+
+ private:
+  const TokenSet* set_;
+  int64_t seq_len_, total_, count_;
+};
+
+}  // namespace engine::data

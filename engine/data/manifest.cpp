@@ -1,0 +1,102 @@
+#include "engine/data/manifest.h"
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+namespace engine::data {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+// Packages by file, from dpkg's own lists; empty on systems without dpkg.
+class PackageIndex {
+ public:
+  PackageIndex() {
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator("/var/lib/dpkg/info", error)) {
+      if (entry.path().extension() != ".list") continue;
+      std::string package = entry.path().stem().string(), line;
+      package = package.substr(0, package.find(':'));
+      std::ifstream list(entry.path());
+      while (std::getline(list, line)) package_of_[line] = package;
+    }
+    std::ifstream status("/var/lib/dpkg/status");
+    std::string line, package;
+    while (std::getline(status, line)) {
+      if (line.starts_with("Package: ")) package = line.substr(9);
+      if (line.starts_with("Version: ")) version_of_[package] = line.substr(9);
+    }
+  }
+  std::string package(const std::string& path) const {
+    const auto found = package_of_.find(path);
+    return found == package_of_.end() ? "" : found->second;
+  }
+  std::string version(const std::string& package) const {
+    const auto found = version_of_.find(package);
+    return found == version_of_.end() ? "" : found->second;
+  }
+
+ private:
+  std::unordered_map<std::string, std::string> package_of_, version_of_;
+};
+
+}  // namespace
+
+struct ManifestWriter::State {
+  Json root;
+  PackageIndex packages;
+};
+
+ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : state_(std::make_unique<State>()) {
+  Json filters = {{"dedup", config.filters.dedup}};
+  if (config.filters.max_digit_fraction) filters["max_digit_fraction"] = *config.filters.max_digit_fraction;
+  if (config.filters.min_bytes) filters["min_bytes"] = config.filters.min_bytes->value;
+  state_->root = {{"version", 1},
+                  {"tokenizer", "bytes"},
+                  {"end_of_document_token", vocab_size > 256},
+                  {"filters", filters},
+                  {"held_out", {{"fraction", config.held_out.fraction}, {"split", config.held_out.split}}},
+                  {"sources", Json::object()},
+                  {"packages", Json::object()},
+                  {"files", Json::array()}};
+}
+
+ManifestWriter::~ManifestWriter() = default;
+
+void ManifestWriter::add(const std::string& source, const std::string& set, const std::vector<Document>& documents) {
+  for (const Document& document : documents) {
+    Json file = {{"path", document.path},
+                 {"source", source},
+                 {"set", set},
+                 {"bytes", document.file_bytes},
+                 {"bytes_used", document.text.size()},
+                 {"sha256", document.file_sha256}};
+    const std::string package = state_->packages.package(document.path);
+    if (!package.empty()) {
+      file["package"] = package;
+      state_->root["packages"][package] = {{"version", state_->packages.version(package)},
+                                           {"licence", "/usr/share/doc/" + package + "/copyright"}};
+    }
+    state_->root["files"].push_back(file);
+  }
+}
+
+void ManifestWriter::add_left_out(const SourceDocuments& source) {
+  state_->root["sources"][source.name]["left_out"] = source.left_out.empty() ? Json::object() : Json(source.left_out);
+}
+
+void ManifestWriter::add_overlap(const std::string& source, double overlap) {
+  state_->root["sources"][source]["held_out_13gram_overlap"] = overlap;
+}
+
+// A path need not be UTF-8; what is not is shown as such.
+std::string ManifestWriter::text() const {
+  return state_->root.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace engine::data

@@ -1,0 +1,27 @@
+// Finding and reading the files of a source.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace engine::data {
+
+// Whether a path matches a glob: ? and * stay within a directory, ** crosses directories ("a/**/b" also matches
+// "a/b"), [abc] and [a-c] are one of a set.
+bool glob_match(std::string_view pattern, std::string_view path);
+
+// Regular files matching any of `patterns` (a path, a directory with everything below it, or a glob; relative ones
+// start at `base_directory`) and none of `excludes`, sorted by path. Symbolic links are not followed. A pattern
+// without a file throws Error(data).
+std::vector<std::string> find_files(const std::vector<std::string>& patterns, const std::vector<std::string>& excludes,
+                                    const std::string& base_directory);
+
+// The whole file by pread; false if it cannot be read.
+bool read_file(const std::string& path, std::string& text);
+
+// Valid UTF-8 without NUL: what counts as text.
+bool is_text(std::string_view bytes);
+
+}  // namespace engine::data

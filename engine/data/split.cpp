@@ -1,0 +1,112 @@
+#include "engine/data/split.h"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/core/rng.h"
+#include "engine/data/near_duplicates.h"
+
+namespace engine::data {
+namespace {
+
+// The end of the source's text; the document it begins in is cut.
+Split split_tail(SourceDocuments source, double fraction) {
+  Split split;
+  int64_t left = source.bytes() - static_cast<int64_t>(static_cast<double>(source.bytes()) * fraction);
+  for (Document& document : source.documents) {
+    const int64_t size = static_cast<int64_t>(document.text.size());
+    if (left >= size) {
+      split.train.push_back(std::move(document));
+    } else if (left <= 0) {
+      split.held_out.push_back(std::move(document));
+    } else {
+      Document tail = document;
+      tail.text = document.text.substr(static_cast<size_t>(left));
+      document.text.resize(static_cast<size_t>(left));
+      split.train.push_back(std::move(document));
+      split.held_out.push_back(std::move(tail));
+    }
+    left -= size;
+  }
+  return split;
+}
+
+struct Member {
+  size_t source, document;
+};
+
+// Documents of all sources by near-duplicate group.
+std::map<int64_t, std::vector<Member>> group_members(const std::vector<SourceDocuments>& sources) {
+  std::vector<std::string_view> texts;
+  std::vector<Member> members;
+  for (size_t s = 0; s < sources.size(); ++s) {
+    for (size_t d = 0; d < sources[s].documents.size(); ++d) {
+      texts.push_back(sources[s].documents[d].text);
+      members.push_back({s, d});
+    }
+  }
+  const std::vector<int64_t> groups = near_duplicate_groups(texts);
+  std::map<int64_t, std::vector<Member>> by_group;
+  for (size_t i = 0; i < members.size(); ++i) by_group[groups[i]].push_back(members[i]);
+  return by_group;
+}
+
+}  // namespace
+
+std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const HeldOutConfig& config, uint64_t seed) {
+  std::vector<Split> splits(sources.size());
+  if (config.split == "tail" || config.fraction == 0) {
+    for (size_t s = 0; s < sources.size(); ++s) splits[s] = split_tail(std::move(sources[s]), config.fraction);
+    return splits;
+  }
+  std::vector<int64_t> wanted, taken(sources.size());
+  for (const SourceDocuments& source : sources) {
+    wanted.push_back(static_cast<int64_t>(static_cast<double>(source.bytes()) * config.fraction));
+  }
+  const auto groups = group_members(sources);
+  const uint64_t key = derive_key(seed, "held_out");
+  std::vector<std::pair<uint64_t, int64_t>> order;  // of a group by its first document's path
+  for (const auto& [group, members] : groups) {
+    const std::string& path = sources[members[0].source].documents[members[0].document].path;
+    order.push_back({xxh3_64(path.data(), static_cast<int64_t>(path.size()), key), group});
+  }
+  std::sort(order.begin(), order.end());
+  std::map<int64_t, bool> held_out;
+  for (const auto& [hash, group] : order) {
+    std::vector<int64_t> bytes(sources.size());
+    for (const Member& m : groups.at(group)) {
+      bytes[m.source] += static_cast<int64_t>(sources[m.source].documents[m.document].text.size());
+    }
+    bool fits = true;  // a group is taken if every source it touches still wants that much, or wants anything at all
+    for (size_t s = 0; s < sources.size(); ++s) {
+      const int64_t room = wanted[s] - taken[s];
+      fits = fits && (bytes[s] == 0 || (room > 0 && bytes[s] <= room + wanted[s] / 4));
+    }
+    held_out[group] = fits;
+    for (size_t s = 0; fits && s < sources.size(); ++s) taken[s] += bytes[s];
+  }
+  for (const auto& [group, members] : groups) {
+    for (const Member& m : members) {
+      Split& split = splits[m.source];
+      (held_out[group] ? split.held_out : split.train).push_back(std::move(sources[m.source].documents[m.document]));
+    }
+  }
+  for (size_t s = 0; s < splits.size(); ++s) {
+    if (splits[s].held_out.empty() || splits[s].train.empty()) {
+      throw Error(ExitCode::data,
+                  str("source \"", sources[s].name,
+                      "\" has too few documents that differ from each "
+                      "other to hold out ",
+                      config.fraction * 100, " % of them; set data.held_out.split to \"tail\", or give more files"));
+    }
+    for (std::vector<Document>* part : {&splits[s].train, &splits[s].held_out}) {
+      std::sort(part->begin(), part->end(), [](const Document& a, const Document& b) { return a.path < b.path; });
+    }
+  }
+  return splits;
+}
+
+}  // namespace engine::data
