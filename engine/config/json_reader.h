@@ -67,4 +67,7 @@ JsonValue read_json(std::string_view text, const JsonLimits& limits, ExitCode co
 // A number as text that gives the same double back, independent of the locale.
 std::string number_text(double value);
 
+// A string with its quotes and escapes; what is not UTF-8 is replaced.
+std::string json_string(const std::string& text);
+
 }  // namespace engine

@@ -1,0 +1,94 @@
+// A checkpoint: one directory per step, whole or absent.
+//
+//   step-00000300/
+//     model-0000i-of-0000n.safetensors      weights under their Hugging Face names, experts under global numbers
+//     model.safetensors.index.json          which file holds which weight, as transformers reads it
+//     config.json, generation_config.json   where a Hugging Face family expresses the model
+//     optimizer-0000i-of-0000n.safetensors  moments as (weight, range): exp_avg.NAME@BEGIN, exp_avg_sq.NAME@BEGIN
+//     state.json                            step, tokens, digest, balance state, and the run's config
+//     manifest.json                         every file with size and SHA-256, every tensor with its XXH3-128
+//     COMMIT                                length and SHA-256 of the manifest; written last
+//
+// It is written under a temporary name, made durable, and renamed: a directory called step-* is complete, and a
+// reader checks that it is.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/parallel_groups.h"
+#include "engine/nn/parameters.h"
+
+namespace engine::checkpoint {
+
+// A part of a weight's optimizer state that this rank holds.
+struct MomentSlice {
+  std::string name;  // of the weight
+  int64_t begin = 0, count = 0;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+};
+
+// What is neither a weight nor a moment; the same on every rank.
+struct TrainingState {
+  int64_t step = 0;
+  int64_t tokens = 0;
+  std::string digest;
+  std::string weights_hash;
+  std::string config;                                 // canonical JSON of the run's config
+  std::string config_directory;                       // that its relative paths start from
+  std::map<std::string, std::vector<double>> arrays;  // gradient bounds, expert biases, ...: come back exactly
+};
+
+struct SaveRequest {
+  const nn::ParameterStore* store = nullptr;
+  std::vector<MomentSlice> moments;
+  TrainingState state;
+  std::map<std::string, std::string> extra_files;  // config.json, generation_config.json
+  int64_t keep_last = 2;
+};
+
+// Collective over groups.world. Returns the checkpoint's path once it is durable; then removes older ones beyond
+// keep_last. A failure on any rank throws on every rank and leaves older checkpoints as they were.
+std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups);
+
+// Names of step-* directories in `directory`, newest first; empty if there is none.
+std::vector<std::string> list_checkpoints(const std::string& directory);
+
+// Everything that is wrong with a checkpoint, one sentence each; empty if it is whole.
+std::vector<std::string> verify_checkpoint(const std::string& path);
+
+// The newest whole checkpoint of a directory, "" if there is none. Newer ones that are damaged are reported.
+std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems);
+
+// A checkpoint opened for reading; its manifest was checked against COMMIT, file sizes against the manifest.
+class Reader {
+ public:
+  explicit Reader(const std::string& path);
+  ~Reader();
+  const TrainingState& state() const;
+  // Every weight of the store, each found exactly once with its shape and hash; otherwise Error(checkpoint) with the
+  // list of what is missing or has another shape.
+  void load_weights(nn::ParameterStore& store) const;
+  // Any ranges, however they were cut when they were saved.
+  void load_moments(std::vector<MomentSlice>& slices) const;
+
+  // Files whose content differs from the manifest, and files that it does not list; one sentence each.
+  std::vector<std::string> damaged_files() const;
+
+  struct FileInfo {
+    std::string name;
+    int64_t bytes;
+  };
+  std::vector<FileInfo> files() const;
+  int64_t num_weights() const;
+
+ private:
+  struct Contents;
+  std::unique_ptr<Contents> contents_;
+};
+
+}  // namespace engine::checkpoint

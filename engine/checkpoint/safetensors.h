@@ -1,0 +1,43 @@
+// One safetensors file: eight bytes of header length, a JSON header, the tensors' bytes without gaps.
+// (Format: Hugging Face safetensors.) The reader accepts nothing that is not exactly that.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/checkpoint/file_system.h"
+#include "engine/core/tensor.h"
+
+namespace engine::checkpoint {
+
+struct NamedTensor {
+  std::string name;
+  ConstTensor tensor;  // contiguous f32
+};
+// Writes all tensors in order; `file` is finished afterwards.
+void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors);
+
+class SafetensorsFile {
+ public:
+  struct Entry {
+    std::string name, dtype;  // "F32", "BF16", "F16", ...
+    std::vector<int64_t> shape;
+    int64_t begin = 0, end = 0;  // bytes in the file
+    int64_t elements() const;
+  };
+  // Throws Error(checkpoint) with the file and what is wrong.
+  SafetensorsFile(const std::string& directory, const std::string& name);
+
+  const std::vector<Entry>& entries() const { return entries_; }
+  const Entry* find(const std::string& name) const;
+  // Elements [begin, begin + count) as floats; BF16 and F16 are widened.
+  void read(const Entry& entry, int64_t begin, int64_t count, float* to) const;
+
+ private:
+  std::string name_;
+  ExistingFile file_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace engine::checkpoint
