@@ -17,6 +17,7 @@ namespace moe {
 // Gradients of rows, shared by all layers: only one is in its backward at a time.
 struct ExpertWorkspace {
   engine::GrowingBuffer dexpert_out, dactivation, dexpert_in;
+  int64_t bytes() const { return dexpert_out.bytes() + dactivation.bytes() + dexpert_in.bytes(); }
 };
 
 class Experts {
@@ -35,6 +36,7 @@ class Experts {
   // dexpert_in_RD from workspace.dexpert_out; weight gradients add.
   ConstTensor backward(const TokenDispatcher& rows, ConstTensor dexpert_out_RD, bool granules_end,
                        ExpertWorkspace& workspace);
+  int64_t bytes() const { return input_.bytes() + gate_.bytes() + up_.bytes() + activation_.bytes() + output_.bytes(); }
   int64_t growths() const { return input_.growths() + gate_.growths(); }
 
  private:

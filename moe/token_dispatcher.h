@@ -48,7 +48,9 @@ class TokenDispatcher {
   void dispatch_backward(ConstTensor dexpert_in_RD, Tensor dx_TD);
 
   int64_t growths() const;
-  int64_t rows_received() const { return num_rows_; }
+  int64_t bytes() const {
+    return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes();
+  }
 
  private:
   void plan_sends(ConstTensor topk_idx_TK, const engine::nn::Pass& pass);

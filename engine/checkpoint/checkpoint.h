@@ -45,9 +45,9 @@ struct TrainingState {
 
 struct SaveRequest {
   const nn::ParameterStore* store = nullptr;
-  std::vector<MomentSlice> moments;
-  TrainingState state;
-  std::map<std::string, std::string> extra_files;  // config.json, generation_config.json
+  std::vector<MomentSlice> moments{};
+  TrainingState state{};
+  std::map<std::string, std::string> extra_files{};  // config.json, generation_config.json
   int64_t keep_last = 2;
 };
 

@@ -103,6 +103,8 @@ void parallel_for_tasks(int64_t num_tasks, TaskRef task) {
   }
 }
 
+int current_threads() { return current_pool == nullptr ? 1 : current_pool->num_threads(); }
+
 void* thread_scratch(int64_t bytes) {
   struct Scratch {
     void* memory = nullptr;

@@ -70,6 +70,9 @@ ALWAYS_INLINE void parallel_for(int64_t num_tasks, F task) {
   parallel_for_tasks(num_tasks, TaskRef(task));
 }
 
+// Threads of the current pool; 1 where there is none.
+int current_threads();
+
 // Splits [0, count) into ranges of `grain` and calls body(begin, end) for each.
 template <class F>
 ALWAYS_INLINE void parallel_ranges(int64_t count, int64_t grain, F body) {

@@ -66,6 +66,12 @@ void Model::plan(int64_t max_rows) {
   arena_ = Arena(plan_);
 }
 
+int64_t Model::activation_bytes() const {
+  int64_t bytes = arena_.bytes() + moe_shared_->workspace.bytes();
+  for (const moe::MoeLayer* layer : moe_layers_) bytes += layer->row_bytes();
+  return bytes;
+}
+
 void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
   pass.arena = &arena_;
   pass.profiler = &profiler_;

@@ -26,6 +26,7 @@ class Model {
   // Plans and allocates activations for passes of at most max_rows rows.
   void plan(int64_t max_rows);
   const ArenaPlan& memory_plan() const { return plan_; }
+  int64_t activation_bytes() const;  // rows at the experts included
 
   // The pass's rows through all blocks; fills in pass.arena and pass.profiler.
   void forward(nn::Pass& pass, ConstTensor tokens_T);

@@ -47,6 +47,7 @@ class Trainer {
   int64_t step() const { return step_; }
   std::string digest() const { return digest_.hex(); }
   int64_t total_steps() const { return total_steps_; }
+  int64_t max_rows() const { return schedule_.max_rows(); }  // that activations were planned for
   const Config& config() const { return config_; }
   model::Model& model() { return model_; }
   nn::ParameterStore& store() { return store_; }

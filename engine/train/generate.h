@@ -1,0 +1,28 @@
+// Text from a model, one token at a time, with the keys and values of earlier tokens kept.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/config/config.h"
+#include "engine/model/model.h"
+
+namespace engine::train {
+
+struct GenerateOptions {
+  int64_t max_tokens = 256;
+  double temperature = 1;  // 0: always the likeliest token, the lowest of equals
+  uint64_t seed = 1;
+};
+
+struct Generated {
+  std::vector<int32_t> tokens;  // the new ones, without the end of the document
+  double prefill_seconds = 0, decode_seconds = 0;
+};
+
+// Continues `prompt`. Stops at the end of a document. When the context is full, its newer half is read again.
+// The model's memory must be planned for config.max_position_embeddings rows.
+Generated generate(model::Model& model, const ModelConfig& config, const std::vector<int32_t>& prompt,
+                   const GenerateOptions& options);
+
+}  // namespace engine::train

@@ -1,0 +1,83 @@
+#include "engine/train/loaded_model.h"
+
+#include <filesystem>
+
+#include "engine/config/reader.h"
+#include "engine/core/error.h"
+
+namespace engine::train {
+namespace {
+
+std::string bias_name(const moe::MoeLayer& layer) {
+  return "model.layers." + std::to_string(layer.layer()) + ".mlp.gate.e_score_correction_bias";
+}
+std::string counts_name(const moe::MoeLayer& layer) {
+  return "model.layers." + std::to_string(layer.layer()) + ".tokens_per_expert";
+}
+
+Config config_of(const checkpoint::TrainingState& state) {
+  Config config = parse_config(state.config, "the checkpoint's config", {});
+  config.directory = state.config_directory;
+  return config;
+}
+
+}  // namespace
+
+std::string resolve_checkpoint(const std::string& run_or_checkpoint) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::exists(run_or_checkpoint + "/COMMIT", error)) return run_or_checkpoint;
+  if (!fs::is_directory(run_or_checkpoint, error)) {
+    throw Error(ExitCode::checkpoint,
+                str(run_or_checkpoint, " is not a directory; give a run directory or a checkpoint in it"));
+  }
+  std::vector<std::string> problems;
+  const std::string path = checkpoint::newest_whole_checkpoint(run_or_checkpoint + "/checkpoints", problems);
+  if (!path.empty()) return path;
+  std::string list;
+  for (const std::string& problem : problems) list += "; " + problem;
+  throw Error(ExitCode::checkpoint, str(run_or_checkpoint, " holds no whole checkpoint", list));
+}
+
+LoadedModel::LoadedModel(const std::string& run_or_checkpoint)
+    : path_(resolve_checkpoint(run_or_checkpoint)),
+      reader_(path_),
+      config_(config_of(reader_.state())),
+      groups_(comm::make_parallel_groups(comm::make_self_group(), 1)),
+      model_(config_, store_, *groups_.ep) {
+  store_.commit(1, false);
+  reader_.load_weights(store_);
+  take_balance_state(reader_.state(), model_);
+}
+
+void put_balance_state(model::Model& model, checkpoint::TrainingState& state) {
+  for (moe::MoeLayer* layer : model.moe_layers()) {
+    if (layer->expert_bias()) {
+      const std::vector<float>& bias = layer->expert_bias()->values();
+      state.arrays[bias_name(*layer)].assign(bias.begin(), bias.end());
+    }
+    const std::vector<int64_t>& counts = layer->previous_counts();
+    if (!counts.empty()) state.arrays[counts_name(*layer)].assign(counts.begin(), counts.end());
+  }
+}
+
+void take_balance_state(const checkpoint::TrainingState& state, model::Model& model) {
+  for (moe::MoeLayer* layer : model.moe_layers()) {
+    if (layer->expert_bias()) {
+      const auto found = state.arrays.find(bias_name(*layer));
+      std::vector<float>& bias = layer->expert_bias()->values();
+      if (found == state.arrays.end() || found->second.size() != bias.size()) {
+        throw Error(ExitCode::checkpoint,
+                    str("the checkpoint's state.json has no ", bias_name(*layer), " of ", bias.size(), " values"));
+      }
+      for (size_t e = 0; e < bias.size(); ++e) bias[e] = static_cast<float>(found->second[e]);
+    }
+    if (const auto found = state.arrays.find(counts_name(*layer)); found != state.arrays.end()) {
+      std::vector<int64_t>& counts = layer->previous_counts();
+      counts.clear();
+      for (double count : found->second) counts.push_back(static_cast<int64_t>(count));
+    }
+  }
+}
+
+}  // namespace engine::train

@@ -1,0 +1,380 @@
+#include "engine/train/run.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/weights_hash.h"
+#include "engine/config/canonical.h"
+#include "engine/config/parameter_count.h"
+#include "engine/config/reader.h"
+#include "engine/config/units.h"
+#include "engine/core/error.h"
+#include "engine/core/thread_pool.h"
+#include "engine/train/console.h"
+#include "engine/train/evaluate.h"
+#include "engine/train/load_report.h"
+#include "engine/train/loaded_model.h"
+#include "engine/train/trainer.h"
+
+namespace engine::train {
+
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+std::atomic<int> signals_received{0};
+
+void on_signal(int number) {
+  if (signals_received.fetch_add(1) > 0) _exit(128 + number);
+}
+
+class Run {
+ public:
+  Run(const Config& config, const RunOptions& options, RunDirectory& directory, comm::ParallelGroups& groups,
+      const data::Corpus& corpus)
+      : config_(config),
+        options_(options),
+        directory_(directory),
+        groups_(groups),
+        corpus_(corpus),
+        leads_(groups.world->rank() == 0),
+        console_(!leads_),
+        sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
+        trainer_(config, groups),
+        evaluator_(trainer_.model(), *groups.world, config.train.seq_len, trainer_.max_rows(),
+                   config.train.document_mask) {
+    window_counts_.resize(trainer_.tokens_per_expert().size());
+    window_dropped_.resize(trainer_.dropped().size());
+  }
+
+  RunSummary run() {
+    start_or_resume();
+    describe();
+    RunSummary summary{.status = "done", .run_dir = directory_.path()};
+    if (trainer_.step() >= last_step() && !options_.dry_run) {
+      summary.status = "already done";
+    } else {
+      while (trainer_.step() < last_step()) {
+        one_step();
+        if (options_.dry_run) break;
+        if (stop_agreed()) {
+          summary.status = trainer_.step() < last_step() && !time_is_up_ ? "stopped" : "done";
+          break;
+        }
+      }
+      if (!options_.dry_run) finish();
+    }
+    summary.step = trainer_.step();
+    summary.tokens = trainer_.step() * config_.batch_tokens();
+    summary.loss = last_loss_;
+    summary.tokens_per_second = mean_speed();
+    summary.digest = trainer_.digest();
+    return summary;
+  }
+
+ private:
+  int64_t last_step() const { return trainer_.total_steps() > 0 ? trainer_.total_steps() : INT64_MAX; }
+  double mean_speed() const { return trained_seconds_ > 0 ? trained_tokens_ / trained_seconds_ : 0; }
+
+  // --- start -------------------------------------------------------------------------------------------------------
+
+  void start_or_resume() {
+    const std::string from = checkpoint_to_resume();
+    if (from.empty()) {
+      trainer_.begin_digest();
+    } else {
+      restore(from);
+    }
+    if (!leads_ || options_.dry_run) return;
+    directory_.write("config.json", config_.text.empty() ? canonical_json(config_) : config_.text);
+    directory_.write("config.resolved.json", canonical_json(config_));
+    directory_.write("data.manifest.json", corpus_.manifest);
+    for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"})
+      directory_.abandon_after(log, trainer_.step());
+  }
+
+  // The checkpoint this run goes on from, "" for a new run.
+  std::string checkpoint_to_resume() {
+    if (options_.resume == Resume::path) return resolve_checkpoint(options_.resume_path);
+    const bool has_some = !checkpoint::list_checkpoints(directory_.checkpoints()).empty();
+    if (options_.resume == Resume::never && has_some) {
+      throw Error(ExitCode::checkpoint, str(directory_.path(),
+                                            " has checkpoints already, and nothing is overwritten; use "
+                                            "another --run-dir, or --resume auto to go on"));
+    }
+    std::vector<std::string> problems;
+    const std::string newest = checkpoint::newest_whole_checkpoint(directory_.checkpoints(), problems);
+    for (const std::string& problem : problems) console_.warning(problem);
+    if (newest.empty() && has_some) {
+      throw Error(ExitCode::checkpoint, str("no checkpoint in ", directory_.checkpoints(),
+                                            " is whole; see the warnings "
+                                            "above, or start afresh in another --run-dir"));
+    }
+    if (newest.empty() && options_.resume == Resume::must) {
+      throw Error(ExitCode::checkpoint, str("there is no checkpoint in ", directory_.checkpoints(), " to resume from"));
+    }
+    return newest;
+  }
+
+  void restore(const std::string& path) {
+    const checkpoint::Reader reader(path);
+    const checkpoint::TrainingState& state = reader.state();
+    check_same_training(parse_config(state.config, path + "/state.json", {}));
+    if (reader.num_weights() != static_cast<int64_t>(trainer_.table().entries().size())) {
+      throw Error(ExitCode::checkpoint, str(path, " holds ", reader.num_weights(), " weights but the model has ",
+                                            trainer_.table().entries().size()));
+    }
+    reader.load_weights(trainer_.store());
+    std::vector<checkpoint::MomentSlice> slices = moment_slices();
+    reader.load_moments(slices);
+    take_balance_state(state, trainer_.model());
+    const auto bounds = state.arrays.find("gradient_bounds");
+    trainer_.grid().set_bounds(bounds == state.arrays.end() ? std::vector<double>() : bounds->second);
+    trainer_.resume(state.step, state.digest);
+    console_.line("resume", str(path, ", step ", state.step));
+  }
+
+  // What may not differ between a run and its continuation: model, batch and seed.
+  void check_same_training(const Config& saved) {
+    const auto identity = [](Config config) {
+      config.parallel = {};
+      config.eval = {};
+      config.checkpoint = {};
+      config.log = {};
+      config.data = {};
+      config.name.clear();
+      config.train.stop = {};
+      config.train.micro_batch.reset();
+      config.train.init_from.reset();
+      config.optim = {};
+      return canonical_json(config);
+    };
+    const std::string ours = identity(config_), theirs = identity(saved);
+    if (ours == theirs) return;
+    size_t at = 0;
+    while (at < ours.size() && at < theirs.size() && ours[at] == theirs[at]) ++at;
+    const auto line = [at](const std::string& text) {
+      const size_t begin = text.rfind('\n', at) + 1;
+      const size_t first = text.find_first_not_of(' ', begin);
+      return text.substr(first, text.find('\n', first) - first);
+    };
+    throw Error(ExitCode::checkpoint,
+                str("the config differs from the checkpoint's in what may not change: ", line(ours), " was ",
+                    line(theirs), "; use the run's own config, or another --run-dir"));
+  }
+
+  void describe() {
+    const ParameterCount parameters = count_parameters(config_.model);
+    console_.line("run", directory_.path());
+    console_.line("ranks",
+                  str(groups_.world->size(), " as ", groups_.world->transport(), ", ep_size ", groups_.ep->size(), ", ",
+                      current_threads(), " threads each, cpu ", cpu_target_name(cpu_target())));
+    for (const std::string& source : corpus_.summary()) console_.line("data", source);
+    console_.line("model", str(config_.model.num_hidden_layers, " layers, ", config_.model.num_experts,
+                               " experts, top-", config_.model.num_experts_per_tok, ": ", print_count(parameters.total),
+                               " parameters, ", print_count(parameters.active), " active"));
+    console_.line("memory", memory_text());
+    if (config_.model.router.force == "uniform")
+      console_.warning("model.router.force is \"uniform\": experts are not chosen by the router");
+  }
+
+  std::string memory_text() {
+    int64_t weights = 0, gradients = 0;
+    for (nn::ParameterBlock* block : {&trainer_.store().dense(), &trainer_.store().expert()}) {
+      weights += block->weights.bytes();
+      gradients += block->gradients.bytes() + block->sums.bytes();
+    }
+    return str("weights ", print_bytes(weights), ", gradients ", print_bytes(gradients), ", optimizer ",
+               print_bytes(trainer_.optimizer().state_bytes()), ", activations ",
+               print_bytes(trainer_.model().activation_bytes()), " per rank");
+  }
+
+  // --- steps -------------------------------------------------------------------------------------------------------
+
+  void one_step() {
+    const int64_t first = options_.overfit_batch ? 0 : trainer_.step() * config_.sequences_per_step();
+    const StepResult result =
+        trainer_.train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
+    last_loss_ = result.loss;
+    trained_tokens_ += static_cast<double>(config_.batch_tokens());
+    trained_seconds_ += result.seconds;
+    for (size_t i = 0; i < window_counts_.size(); ++i) window_counts_[i] += trainer_.tokens_per_expert()[i];
+    for (size_t i = 0; i < window_dropped_.size(); ++i) window_dropped_[i] += trainer_.dropped()[i];
+    const double speed = static_cast<double>(config_.batch_tokens()) / result.seconds;
+    const bool last = result.step == last_step();
+    if (leads_ && !options_.dry_run) log_metrics(result, speed);
+    if (result.step % config_.log.every.value == 0 || last || options_.dry_run) log_window(result, speed);
+    if (last_step() < INT64_MAX) {
+      console_.progress(result.step, last_step(), result.loss, mean_speed(),
+                        static_cast<double>((last_step() - result.step) * config_.batch_tokens()) / mean_speed());
+    }
+    if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
+    if (config_.eval.every && result.step % config_.eval.every->value == 0) evaluate(config_.eval.max_tokens.value);
+    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) save();
+  }
+
+  void log_metrics(const StepResult& r, double speed) {
+    const Json line = {{"step", r.step},
+                       {"tokens", r.step * config_.batch_tokens()},
+                       {"loss", r.loss},
+                       {"aux_loss", r.aux_loss},
+                       {"z_loss", r.z_loss},
+                       {"grad_norm", r.grad_norm},
+                       {"lr", r.lr},
+                       {"tokens_per_second", speed},
+                       {"step_seconds", r.seconds},
+                       {"recomputed", r.recomputed}};
+    directory_.append("metrics.jsonl", line.dump());
+  }
+
+  // One line of experts.jsonl and of the console for the steps since the last one.
+  void log_window(const StepResult& result, double speed) {
+    const size_t E = static_cast<size_t>(config_.model.num_experts);
+    Console::Step step{.result = result, .tokens_per_second = speed};
+    Json layers = Json::array();
+    int64_t assignments = 0, dropped = 0;
+    for (size_t l = 0; l < window_dropped_.size(); ++l) {
+      const std::span<const int64_t> counts{window_counts_.data() + l * E, E};
+      const LayerLoad load = measure_load(counts);
+      moe::MoeLayer& layer = *trainer_.model().moe_layers()[l];
+      if (load.max_over_mean > step.worst_load) step.worst_load = load.max_over_mean, step.worst_layer = layer.layer();
+      const moe::LoadStatistics& s = layer.statistics();
+      double tokens = 0, entropy = 0, first_weight = 0;
+      for (size_t g = 0; g < s.counted_G.size(); ++g) {
+        tokens += static_cast<double>(s.counted_G[g]), entropy += s.entropy_sums_G[g],
+            first_weight += s.first_weight_sums_G[g];
+      }
+      layers.push_back({{"layer", layer.layer()},
+                        {"tokens_per_expert", counts},
+                        {"dropped", window_dropped_[l]},
+                        {"router_entropy", tokens > 0 ? entropy / tokens : 0.0},
+                        {"first_weight", tokens > 0 ? first_weight / tokens : 0.0}});
+      for (int64_t count : counts) assignments += count;
+      dropped += window_dropped_[l];
+    }
+    step.dropped_share = assignments > 0 ? static_cast<double>(dropped) / static_cast<double>(assignments) : 0;
+    console_.step(step);
+    if (leads_ && !options_.dry_run && !layers.empty()) {
+      directory_.append("experts.jsonl", Json{{"step", result.step}, {"layers", layers}}.dump());
+    }
+    std::fill(window_counts_.begin(), window_counts_.end(), 0);
+    std::fill(window_dropped_.begin(), window_dropped_.end(), 0);
+  }
+
+  // Collective: whether any rank wants to stop.
+  bool stop_agreed() {
+    const bool time = config_.train.stop.time && monotonic_seconds() - started_ > config_.train.stop.time->seconds;
+    int64_t wishes[2] = {signals_received.load() > 0 || (leads_ && directory_.stop_requested()) ? 1 : 0,
+                         time && leads_ ? 1 : 0};
+    groups_.world->all_reduce_max(Tensor(wishes, DType::i64, {2})).wait();
+    time_is_up_ = wishes[1] != 0;
+    return wishes[0] != 0 || wishes[1] != 0;
+  }
+
+  // --- evaluation and saving ---------------------------------------------------------------------------------------
+
+  void evaluate(int64_t max_tokens) {
+    const int64_t S = config_.train.seq_len;
+    std::vector<EvalResult> results;
+    EvalResult all{.set = "held_out"};
+    double nats = 0;
+    for (const data::SourceSplit& source : corpus_.sources) {
+      if (source.held_out.tokens.size() < 2) continue;
+      const int64_t share =
+          max_tokens == 0 ? 0 : std::max<int64_t>(S, max_tokens / static_cast<int64_t>(corpus_.sources.size()));
+      const EvalResult result = evaluator_.run(source.train.name, data::EvalWindows(source.held_out, S, share));
+      all.tokens += result.tokens, all.bytes += result.bytes, nats += result.loss * static_cast<double>(result.tokens);
+      results.push_back(result);
+    }
+    all.loss = all.tokens > 0 ? nats / static_cast<double>(all.tokens) : 0;
+    if (!results.empty()) results.insert(results.begin(), all);
+    for (const data::TokenSet& set : corpus_.ood)
+      results.push_back(evaluator_.run("ood:" + set.name, data::EvalWindows(set, S, max_tokens)));
+    if (results.empty()) return;
+    const bool is_best = all.tokens > 0 && (!best_ || all.loss < *best_);
+    if (is_best) best_ = all.loss;
+    console_.evaluation(results, is_best);
+    if (!leads_) return;
+    Json sets = Json::array();
+    for (const EvalResult& r : results) {
+      sets.push_back({{"set", r.set},
+                      {"loss", r.loss},
+                      {"bpb", r.bits_per_byte()},
+                      {"perplexity", r.perplexity()},
+                      {"tokens", r.tokens}});
+    }
+    directory_.append("eval.jsonl", Json{{"step", trainer_.step()}, {"sets", sets}}.dump());
+  }
+
+  std::vector<checkpoint::MomentSlice> moment_slices() {
+    std::vector<checkpoint::MomentSlice> slices;
+    for (const OptimizerSlice& s : trainer_.optimizer().slices()) {
+      slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq});
+    }
+    return slices;
+  }
+
+  void save() {
+    const double start = monotonic_seconds();
+    checkpoint::SaveRequest request{
+        .store = &trainer_.store(), .moments = moment_slices(), .keep_last = config_.checkpoint.keep_last};
+    checkpoint::TrainingState& state = request.state;
+    state.step = trainer_.step();
+    state.tokens = trainer_.step() * config_.batch_tokens();
+    state.digest = trainer_.digest();
+    const Hash128 hash = checkpoint::hash_weights(trainer_.store(), *groups_.ep);
+    state.weights_hash = to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
+    state.config = canonical_json(config_);
+    state.config_directory =
+        std::filesystem::absolute(config_.directory.empty() ? "." : config_.directory).lexically_normal().string();
+    state.arrays["gradient_bounds"] = trainer_.grid().bounds();
+    put_balance_state(trainer_.model(), state);
+    const std::string path = checkpoint::save_checkpoint(directory_.checkpoints(), request, groups_);
+    console_.line("saved", str(path, " durable in ", print_duration(monotonic_seconds() - start)));
+    saved_step_ = trainer_.step();
+  }
+
+  void finish() {
+    if (saved_step_ != trainer_.step()) save();
+    if (trainer_.step() >= last_step() || time_is_up_) evaluate(0);
+  }
+
+  Config config_;
+  RunOptions options_;
+  RunDirectory& directory_;
+  comm::ParallelGroups& groups_;
+  const data::Corpus& corpus_;
+  bool leads_;
+  Console console_;
+  data::Sampler sampler_;
+  Trainer trainer_;
+  Evaluator evaluator_;
+  std::vector<int64_t> window_counts_, window_dropped_;
+  double started_ = monotonic_seconds(), trained_tokens_ = 0, trained_seconds_ = 0, last_loss_ = 0;
+  std::optional<double> best_;
+  int64_t saved_step_ = -1;
+  bool time_is_up_ = false;
+};
+
+}  // namespace
+
+void catch_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  for (int number : {SIGINT, SIGTERM, SIGUSR1}) sigaction(number, &action, nullptr);
+}
+
+RunSummary run_training(const Config& config, const RunOptions& options, RunDirectory& directory,
+                        comm::ParallelGroups& groups, const data::Corpus& corpus) {
+  return Run(config, options, directory, groups, corpus).run();
+}
+
+}  // namespace engine::train

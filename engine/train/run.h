@@ -1,0 +1,40 @@
+// One training run in a run directory: start or resume, train, evaluate, save, stop.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "comm/parallel_groups.h"
+#include "engine/config/config.h"
+#include "engine/data/corpus.h"
+#include "engine/data/sampler.h"
+#include "engine/train/run_directory.h"
+
+namespace engine::train {
+
+enum class Resume { automatic, must, never, path };
+
+struct RunOptions {
+  Resume resume = Resume::automatic;
+  std::string resume_path{};   // with Resume::path
+  bool overfit_batch = false;  // the first batch in every step
+  bool dry_run = false;        // everything up to and including one step; nothing is written
+};
+
+struct RunSummary {
+  std::string status;  // "done", "stopped" or "already done"
+  int64_t step = 0, tokens = 0;
+  double loss = 0, tokens_per_second = 0;
+  std::string digest{}, run_dir{};
+  bool stopped() const { return status == "stopped"; }
+};
+
+// Collective over all ranks of `groups`; the first rank writes the logs. A signal or a file STOP in the directory
+// ends the run after a step, with a checkpoint.
+RunSummary run_training(const Config& config, const RunOptions& options, RunDirectory& directory,
+                        comm::ParallelGroups& groups, const data::Corpus& corpus);
+
+// Makes SIGINT, SIGTERM and SIGUSR1 end the run after the step under way; a second one ends it at once.
+void catch_stop_signals();
+
+}  // namespace engine::train

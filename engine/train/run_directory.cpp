@@ -1,0 +1,100 @@
+#include "engine/train/run_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "engine/core/error.h"
+
+namespace engine::train {
+
+namespace fs = std::filesystem;
+
+RunDirectory::RunDirectory(const std::string& path) : path_(path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  const std::string lock = path + "/LOCK";
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (lock_ < 0) {
+    throw Error(ExitCode::environment, str("cannot write to the run directory ", path, ": ", std::strerror(errno),
+                                           "; give another one with --run-dir"));
+  }
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    char owner[128] = {};
+    const ssize_t count = pread(lock_, owner, sizeof(owner) - 1, 0);
+    close(lock_);
+    throw Error(ExitCode::directory_in_use, str(path, " is in use by ", count > 0 ? owner : "another run",
+                                                "; wait for it or give another --run-dir"));
+  }
+  char host[64] = {};
+  gethostname(host, sizeof(host) - 1);
+  const std::string owner = str("process ", getpid(), " on ", host);
+  if (ftruncate(lock_, 0) == 0 && pwrite(lock_, owner.data(), owner.size(), 0) < 0) {
+    // the lock holds all the same; only its owner's name is missing
+  }
+}
+
+RunDirectory::~RunDirectory() {
+  close(lock_);
+}
+
+std::string RunDirectory::default_path(const std::string& name) {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char stamp[32];
+  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &local);
+  return "runs/" + name + "-" + stamp;
+}
+
+void RunDirectory::write(const std::string& name, const std::string& text) const {
+  const std::string target = path_ + "/" + name, temporary = target + ".tmp";
+  {
+    std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
+    file << text;
+    if (!file.flush()) throw Error(ExitCode::environment, str("cannot write ", temporary, ": ", std::strerror(errno)));
+  }
+  std::error_code error;
+  fs::rename(temporary, target, error);
+  if (error) throw Error(ExitCode::environment, str("cannot write ", target, ": ", error.message()));
+}
+
+void RunDirectory::append(const std::string& name, const std::string& line) {
+  std::ofstream file(path_ + "/" + name, std::ios::binary | std::ios::app);
+  file << line << '\n';
+  if (file.flush() || warned_) return;
+  warned_ = true;
+  std::fprintf(stderr, "warning: cannot write %s/%s (%s); training goes on without it\n", path_.c_str(), name.c_str(),
+               std::strerror(errno));
+}
+
+void RunDirectory::abandon_after(const std::string& log, int64_t step) const {
+  const std::string path = path_ + "/" + log;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return;
+  std::string line, kept, abandoned;
+  while (std::getline(file, line)) {
+    const size_t at = line.find("\"step\":");
+    const int64_t line_step = at == std::string::npos ? 0 : std::atoll(line.c_str() + at + 7);
+    (line_step > step ? abandoned : kept) += line + "\n";
+  }
+  if (abandoned.empty()) return;
+  std::ofstream(path_ + "/" + log.substr(0, log.find('.')) + ".abandoned.jsonl", std::ios::binary | std::ios::app)
+      << abandoned;
+  write(log, kept);
+}
+
+bool RunDirectory::stop_requested() const {
+  return access((path_ + "/STOP").c_str(), F_OK) == 0;
+}
+
+}  // namespace engine::train

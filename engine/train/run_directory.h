@@ -1,0 +1,36 @@
+// The directory of one run: what it was given, what it measured, its checkpoints.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace engine::train {
+
+class RunDirectory {
+ public:
+  // Creates `path` if needed and locks it; a run that is under way in it throws Error(directory_in_use).
+  explicit RunDirectory(const std::string& path);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+
+  // runs/NAME-YYYYMMDD-HHMMSS below the working directory.
+  static std::string default_path(const std::string& name);
+
+  const std::string& path() const { return path_; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
+  // Replaces a file as a whole (temporary file, rename).
+  void write(const std::string& name, const std::string& text) const;
+  // Adds a line to a log. A log that cannot be written warns once and never stops training.
+  void append(const std::string& name, const std::string& line);
+  // Moves lines of a log whose "step" is beyond `step` to NAME.abandoned.jsonl: they belong to steps that are done
+  // again.
+  void abandon_after(const std::string& log, int64_t step) const;
+  bool stop_requested() const;  // a file called STOP
+
+ private:
+  std::string path_;
+  int lock_ = -1;
+  bool warned_ = false;
+};
+
+}  // namespace engine::train

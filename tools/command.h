@@ -1,0 +1,24 @@
+// A command of the program: declared to the command-line parser, run by main.
+#pragma once
+
+#include <functional>
+
+namespace CLI {
+class App;
+}
+
+namespace tools {
+
+// What the chosen command does; returns the exit code. Errors are thrown and mapped to exit codes by main.
+using Command = std::function<int()>;
+
+// Each adds its subcommand, whose callback sets `chosen`.
+void add_train(CLI::App& app, Command& chosen);
+void add_eval(CLI::App& app, Command& chosen);
+void add_generate(CLI::App& app, Command& chosen);
+void add_experts(CLI::App& app, Command& chosen);
+void add_bench(CLI::App& app, Command& chosen);
+void add_ckpt(CLI::App& app, Command& chosen);
+void add_config(CLI::App& app, Command& chosen);
+
+}  // namespace tools

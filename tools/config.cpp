@@ -1,0 +1,96 @@
+// switchyard config check|show|schema|explain: about config files.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "engine/config/canonical.h"
+#include "engine/config/parameter_count.h"
+#include "engine/config/problems.h"
+#include "engine/config/reader.h"
+#include "engine/config/units.h"
+#include "engine/core/error.h"
+#include "tools/command.h"
+
+namespace tools {
+namespace {
+
+using namespace engine;
+
+struct Options {
+  std::string file, key;
+  std::vector<std::string> sets;
+  bool json = false;
+};
+
+int check(const Options& options) {
+  const Config config = load_config(options.file, options.sets);
+  const ParameterCount count = count_parameters(config.model);
+  const double flops = 3 * forward_flops_per_token(config.model, config.train.seq_len);
+  if (options.json) {
+    std::printf("%s\n", nlohmann::ordered_json{{"file", options.file},
+                                               {"ok", true},
+                                               {"parameters", count.total},
+                                               {"active_parameters", count.active},
+                                               {"flops_per_token", flops}}
+                            .dump()
+                            .c_str());
+  } else {
+    std::printf("%s: ok, %s parameters, %s active, %s FLOPs per token\n", options.file.c_str(),
+                print_count(count.total).c_str(), print_count(count.active).c_str(),
+                print_count(static_cast<int64_t>(flops)).c_str());
+  }
+  return 0;
+}
+
+int show(const Options& options) {
+  std::printf("%s", canonical_json(load_config(options.file, options.sets)).c_str());
+  return 0;
+}
+
+int schema(const Options&) {
+  std::printf("%s", schema_json().c_str());
+  return 0;
+}
+
+int explain(const Options& options) {
+  std::vector<std::string> names;
+  bool found = false;
+  for (const KeyDescription& key : describe_keys()) {
+    names.push_back(key.key);
+    if (key.key != options.key && !(key.key.starts_with(options.key + ".") || options.key.empty())) continue;
+    found = true;
+    std::printf("%s  (%s%s%s)%s%s\n    %s\n", key.key.c_str(), key.type.c_str(), key.range.empty() ? "" : ", ",
+                key.range.c_str(), key.fallback.empty() ? "" : "  default ", key.fallback.c_str(), key.help.c_str());
+  }
+  if (found) return 0;
+  const std::string near = nearest(options.key, names);
+  throw Error(ExitCode::usage,
+              str("there is no key \"", options.key, "\"", near.empty() ? "" : "; did you mean \"" + near + "\"?"));
+}
+
+}  // namespace
+
+void add_config(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<Options>();
+  CLI::App* config = app.add_subcommand("config", "check and explain config files");
+  config->require_subcommand(1);
+  const auto add = [&](const char* name, const char* help, int (*action)(const Options&)) {
+    CLI::App* command = config->add_subcommand(name, help);
+    command->callback([options, action, &chosen] { chosen = [options, action] { return action(*options); }; });
+    return command;
+  };
+  const auto with_file = [&](CLI::App* command) {
+    command->add_option("file", options->file, "config file")->required();
+    command->add_option("--set", options->sets, "KEY=VALUE: another value for a key; may be repeated");
+    return command;
+  };
+  with_file(add("check", "say whether a config is valid; exit 0 or 2", check))
+      ->add_flag("--json", options->json, "one JSON object on stdout");
+  with_file(add("show", "every key with its value", show));
+  add("schema", "the JSON schema of config files", schema);
+  add("explain", "what a key means; without one, all keys", explain)
+      ->add_option("key", options->key, "e.g. model.num_experts");
+}
+
+}  // namespace tools
