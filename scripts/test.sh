@@ -1,0 +1,154 @@
+#!/bin/bash
+# Installs, builds and runs every test. The last line is the verdict: "N passed, N failed, N skipped".
+#   scripts/test.sh          what a change has to pass: minutes on a laptop
+#   scripts/test.sh --ci     also: warnings as errors, sanitizers, the CUDA builds, and a tree left clean
+#   scripts/test.sh --full   also: the long campaigns
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$root"
+export PYTHONDONTWRITEBYTECODE=1
+
+mode=${1:-}
+if [[ $# -gt 1 || ! $mode =~ ^(|--ci|--full)$ ]]; then
+  complain "usage: scripts/test.sh [--ci|--full]"
+  exit 2
+fi
+
+passed=0 failed=0 skipped=0
+summary=()  # a line for each step
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+pass() { passed=$((passed + 1)); }
+fail() { failed=$((failed + 1)) && complain "failed: $*"; }
+skip() { skipped=$((skipped + 1)) && say "skipped: $*"; }
+
+# Runs a function as a step: announced, timed, and the next one is run whatever became of it.
+step() {
+  local name=$1 start=$SECONDS before=$failed skipped_before=$skipped verdict=ok
+  shift
+  say
+  say "== $name"
+  "$@" || fail "$name"
+  if [[ $failed != "$before" ]]; then
+    verdict=FAILED
+  elif [[ $skipped != "$skipped_before" ]]; then
+    verdict="ok, with skips"
+  fi
+  summary+=("$(printf '%6d s  %-34s %s' $((SECONDS - start)) "$name" "$verdict")")
+}
+
+# Configures and compiles; a build that fails shows its errors, not its progress.
+build() {
+  local directory=$1 log="$logs/build"
+  shift
+  configure "$directory" "$@" || return
+  say "\$ ninja -C $directory"
+  if ! ninja -C "$directory" >"$log" 2>&1; then
+    tail -n 100 "$log"
+    return 1
+  fi
+  tail -n 1 "$log"
+}
+
+# Runs the suites of a build and adds up their results.
+run_suites() {
+  local label=$1 directory=$2 suite arguments=() log="$logs/summary" counts
+  local results="$directory/meson-logs/testlog.json"
+  shift 2
+  for suite in "$@"; do arguments+=(--suite "$suite"); done
+  rm -f "$results"
+  run meson test -C "$directory" --no-rebuild --timeout-multiplier "${timeout_multiplier:-1}" "${arguments[@]}" || true  # the results say it
+  if [[ ! -s $results ]]; then
+    complain "$directory has no tests in the suites $*"
+    return 1
+  fi
+  python3 scripts/summarize_tests.py "$results" "$label" >"$log" || return
+  sed '$d' "$log"
+  read -r -a counts < <(tail -n 1 "$log")
+  passed=$((passed + counts[1])) failed=$((failed + counts[2])) skipped=$((skipped + counts[3]))
+}
+
+build_and_test() {
+  local label=$1 directory=$2 options=() suites=()
+  shift 2
+  while [[ $1 != -- ]]; do options+=("$1") && shift; done
+  shift
+  suites=("$@")
+  build "$directory" "${options[@]}" || return
+  run_suites "$label" "$directory" "${suites[@]}"
+}
+
+with_sanitizer() {
+  local name=$1 sanitizer=$2 directory=$3
+  shift 3
+  local -x ASAN_OPTIONS=detect_stack_use_after_return=1:abort_on_error=1
+  local -x UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1
+  local -x TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  local timeout_multiplier=10
+  build_and_test "$name" "$directory" -Dcuda=disabled "-Db_sanitize=$sanitizer" -Db_lundef=false -Doptimization=1 \
+    -Ddebug=true -- "$@"
+}
+
+has_cuda_sources() { [[ -n $(find engine moe attention comm -name '*.cu' -print -quit) ]]; }
+
+cuda_compile() {
+  PATH=$PATH:/usr/local/cuda/bin
+  if ! has_cuda_sources; then
+    skip "no CUDA sources yet"
+  elif ! command -v nvcc >/dev/null; then
+    skip "CUDA sources are not compiled here: nvcc is not installed"
+  else
+    build build-cuda -Dcuda=enabled -Dtests=disabled && pass
+  fi
+}
+
+cuda_emulated() {
+  if ! has_cuda_sources; then
+    skip "no CUDA sources yet, so none to run on an emulated device"
+  elif ! grep -q emulated meson_options.txt; then
+    skip "meson_options.txt has no -Dcuda=emulated"
+  else
+    build_and_test emulated build-emulated -Dcuda=emulated -- cuda
+  fi
+}
+
+tree_state() { git -c "safe.directory=$root" status --porcelain; }
+
+# What the tests made in the working tree; what was changed before they ran is not theirs.
+clean_tree() {
+  if [[ ! -e .git ]] || ! command -v git >/dev/null; then
+    skip "no git here to say whether the tree was left clean"
+  elif [[ $(tree_state) == "$state_before" ]]; then
+    pass
+  else
+    complain "the tests have left changes in the working tree (git status):"
+    diff <(cat <<<"$state_before") <(tree_state) >&2 || true
+    return 1
+  fi
+}
+
+step "install what is missing" install_packages
+state_before=$(tree_state 2>/dev/null || true)
+
+if [[ -z $mode ]]; then
+  step "build and test" build_and_test test build-test -Dcuda=disabled -- unit e2e scripts
+else
+  step "build and test, warnings are errors" build_and_test test build-ci -Dcuda=disabled -Dwerror=true -- \
+    unit e2e scripts
+  step "address and undefined sanitizers" with_sanitizer asan address,undefined build-asan unit e2e
+  step "thread sanitizer" with_sanitizer tsan thread build-tsan unit
+  step "CUDA compile" cuda_compile
+  step "CUDA on an emulated device" cuda_emulated
+  step "clean tree" clean_tree
+fi
+if [[ $mode == --full ]]; then
+  say
+  say "there are no campaigns yet: --full has run what --ci runs"
+fi
+
+say
+printf '%s\n' "${summary[@]}"
+say "$passed passed, $failed failed, $skipped skipped"
+[[ $failed == 0 ]]
