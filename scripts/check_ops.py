@@ -20,6 +20,7 @@ NO_CUDA = [
     "engine/ops/adamw",
     "engine/ops/cross_entropy",
     "engine/ops/embedding",
+    "engine/ops/fma_peak",
     "engine/ops/gradient_finish",
     "engine/ops/grouped_matmul",
     "engine/ops/matmul",

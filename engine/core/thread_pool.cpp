@@ -103,7 +103,9 @@ void parallel_for_tasks(int64_t num_tasks, TaskRef task) {
   }
 }
 
-int current_threads() { return current_pool == nullptr ? 1 : current_pool->num_threads(); }
+int current_threads() {
+  return current_pool == nullptr ? 1 : current_pool->num_threads();
+}
 
 void* thread_scratch(int64_t bytes) {
   struct Scratch {

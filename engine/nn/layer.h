@@ -26,7 +26,7 @@ struct Pass {
   const int32_t* positions = nullptr;        // [T] position of the row in its document: the rotary angle's factor
   const int32_t* document_starts = nullptr;  // [T] first position in its sequence that the row may attend to
   const uint8_t* counted = nullptr;          // [T] 0: padding; not routed, not counted; null: every row counts
-  GranuleRows granules{};                      // rows of this pass by granule
+  GranuleRows granules{};                    // rows of this pass by granule
   const int64_t* granule_numbers = nullptr;  // [granules.count] global number of each in the step
   const int64_t* granule_counted =
       nullptr;  // [granules.count] counted tokens of each whole granule, beyond this pass too

@@ -18,6 +18,7 @@
 #include "engine/core/gradient.h"
 #include "engine/core/rng.h"
 #include "engine/core/tensor.h"
+#include "engine/core/thread_pool.h"
 
 namespace test {
 
@@ -156,6 +157,27 @@ inline void for_each_cpu_target(const std::function<void()>& run) {
     run();
   }
   engine::set_cpu_target(before);
+}
+
+// The result of `compute` has the same bits on one and three threads and on every instruction set.
+inline void check_same_everywhere(const std::function<std::vector<float>()>& compute) {
+  std::vector<float> expected;
+  for (int threads : {1, 3}) {
+    engine::ThreadPool pool(threads);
+    pool.make_current();
+    for_each_cpu_target([&] {
+      std::vector<float> result = compute();
+      if (expected.empty()) expected = result;
+      check_same_bits(result, expected, "the result on " + std::to_string(threads) + " threads");
+    });
+  }
+}
+
+// sum of a * b: a scalar loss whose gradient with respect to a is b.
+inline double dot(const std::vector<double>& a, const std::vector<float>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * static_cast<double>(b[i]);
+  return sum;
 }
 
 }  // namespace test

@@ -6,8 +6,8 @@
 namespace {
 
 using namespace engine;
-using test::TinyResult;
 using test::tiny_config;
+using test::TinyResult;
 using test::train_tiny;
 
 void check_all_layouts(const Config& config, int64_t steps) {
@@ -31,7 +31,9 @@ void check_all_layouts(const Config& config, int64_t steps) {
 
 }  // namespace
 
-TEST_CASE("layout: dropless routing with balance losses and clipping") { check_all_layouts(tiny_config(), 5); }
+TEST_CASE("layout: dropless routing with balance losses and clipping") {
+  check_all_layouts(tiny_config(), 5);
+}
 
 TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embeddings") {
   Config config = tiny_config();

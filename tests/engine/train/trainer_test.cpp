@@ -6,8 +6,8 @@
 namespace {
 
 using namespace engine;
-using test::TinyResult;
 using test::tiny_config;
+using test::TinyResult;
 using test::train_tiny;
 
 void check_same_run(const TinyResult& a, const TinyResult& b) {

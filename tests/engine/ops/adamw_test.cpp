@@ -1,0 +1,67 @@
+#include "engine/ops/adamw.h"
+
+#include "tests/support/compare.h"
+
+namespace {
+
+using namespace engine;
+using test::tensor;
+
+struct State {
+  std::vector<float> weight, m, v;
+};
+
+State step(State state, const std::vector<float>& gradient, int64_t number) {
+  const int64_t N = static_cast<int64_t>(gradient.size());
+  const ops::BiasCorrections corrections = ops::adamw_bias_corrections(0.9, 0.95, number);
+  ops::adamw({.weight_N = tensor(state.weight, {N}),
+              .m_N = tensor(state.m, {N}),
+              .v_N = tensor(state.v, {N}),
+              .gradient_N = tensor(gradient, {N}),
+              .lr = 1e-2f,
+              .beta1 = 0.9f,
+              .beta2 = 0.95f,
+              .eps = 1e-8f,
+              .weight_decay = 0.1f,
+              .clip = 0.5f,
+              .bias_correction1 = static_cast<float>(corrections.first),
+              .bias_correction2 = static_cast<float>(corrections.second)});
+  return state;
+}
+
+}  // namespace
+
+TEST_CASE("adamw: five steps equal PyTorch's formula in double precision") {
+  const int64_t N = 21;
+  State state{test::values(1, N), std::vector<float>(N), std::vector<float>(N)};
+  auto w = test::to_double(state.weight);
+  std::vector<double> m(N), v(N);
+  for (int64_t number = 1; number <= 5; ++number) {
+    auto gradient = test::values(static_cast<uint64_t>(10 + number), N);
+    state = step(state, gradient, number);
+    for (size_t i = 0; i < N; ++i) {
+      const double g = 0.5 * static_cast<double>(gradient[i]);
+      w[i] *= 1 - 1e-2 * 0.1;
+      m[i] = 0.9 * m[i] + 0.1 * g;
+      v[i] = 0.95 * v[i] + 0.05 * g * g;
+      const double bias1 = 1 - std::pow(0.9, number), bias2 = 1 - std::pow(0.95, number);
+      w[i] -= 1e-2 / bias1 * m[i] / (std::sqrt(v[i]) / std::sqrt(bias2) + 1e-8);
+    }
+    test::check_close(state.weight, w, 1e-6, "weight");
+  }
+  test::check_close(state.m, m, 1e-6, "m");
+  test::check_close(state.v, v, 1e-6, "v");
+}
+
+TEST_CASE("adamw: bias corrections do not need the library's pow") {
+  const ops::BiasCorrections corrections = ops::adamw_bias_corrections(0.9, 0.999, 1000);
+  CHECK(corrections.first == doctest::Approx(1 - std::pow(0.9, 1000)));
+  CHECK(corrections.second == doctest::Approx(1 - std::pow(0.999, 1000)).epsilon(1e-12));
+}
+
+TEST_CASE("adamw: the same bits on any thread and instruction set") {
+  const int64_t N = 40003;
+  test::check_same_everywhere([&] {
+    return step({test::values(1, N), test::values(2, N), std::vector<float>(N, 0.25f)}, test::values(3, N), 3).weight;
+  });
+}
