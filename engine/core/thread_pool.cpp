@@ -26,7 +26,7 @@ void pause() {
 ThreadPool::ThreadPool(int num_threads) {
   ENSURE(num_threads >= 1, "a pool needs at least one thread, not ", num_threads);
   spins_ = num_threads <= available_processors() ? 20000 : 0;
-  for (int i = 0; i < num_threads - 1; ++i) workers_.emplace_back([this, i] { work(i); });
+  for (int i = 0; i < num_threads - 1; ++i) workers_.emplace_back([this] { work(); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -50,16 +50,18 @@ void ThreadPool::run(int64_t num_tasks, TaskRef task) {
   task_ = &task;
   num_tasks_ = num_tasks;
   next_task_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
+  finished_.store(0, std::memory_order_relaxed);
+  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+  gate_.store(static_cast<uint64_t>(generation) << 32, std::memory_order_release);
+  generation_.store(generation, std::memory_order_release);
   generation_.notify_all();
   take_tasks();
-  for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+  const int joined = static_cast<int>(gate_.fetch_or(kClosed, std::memory_order_acq_rel) & (kClosed - 1));
+  for (int spin = 0, finished; (finished = finished_.load(std::memory_order_acquire)) != joined; ++spin) {
     if (spin < spins_) {
       pause();
     } else {
-      int busy = busy_.load(std::memory_order_acquire);
-      if (busy != 0) busy_.wait(busy, std::memory_order_acquire);
+      finished_.wait(finished, std::memory_order_acquire);
     }
   }
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -78,7 +80,7 @@ void ThreadPool::take_tasks() {
   }
 }
 
-void ThreadPool::work(int) {
+void ThreadPool::work() {
   uint32_t seen = 0;
   while (true) {
     for (int spin = 0; generation_.load(std::memory_order_acquire) == seen; ++spin) {
@@ -88,10 +90,16 @@ void ThreadPool::work(int) {
         generation_.wait(seen, std::memory_order_acquire);
       }
     }
-    ++seen;
+    seen = generation_.load(std::memory_order_acquire);
     if (stop_.load(std::memory_order_acquire)) return;
+    uint64_t gate = gate_.load(std::memory_order_acquire);
+    while ((gate & kClosed) == 0 && !gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
+    }
+    if ((gate & kClosed) != 0) continue;  // over already
+    seen = static_cast<uint32_t>(gate >> 32);
     take_tasks();
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    finished_.fetch_add(1, std::memory_order_acq_rel);
+    finished_.notify_one();
   }
 }
 

@@ -48,7 +48,8 @@ class ThreadPool {
   void make_current();
 
  private:
-  void work(int worker);
+  static constexpr uint64_t kClosed = uint64_t{1} << 31;
+  void work();
   void take_tasks();
 
   std::vector<std::thread> workers_;
@@ -56,8 +57,11 @@ class ThreadPool {
   const TaskRef* task_ = nullptr;
   int64_t num_tasks_ = 0;
   alignas(64) std::atomic<int64_t> next_task_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};  // one more for every run(); workers wait for it
-  alignas(64) std::atomic<int> busy_{0};             // workers that have not finished this generation
+  // One more in the upper half for every run(); below, whether it is closed and how many workers have joined it. A
+  // worker that comes late finds the run closed, and nobody waits for it.
+  alignas(64) std::atomic<uint64_t> gate_{kClosed};
+  alignas(64) std::atomic<uint32_t> generation_{0};  // the upper half of gate_, to sleep on
+  alignas(64) std::atomic<int> finished_{0};         // workers that have left the run
   std::atomic<bool> stop_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;

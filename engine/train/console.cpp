@@ -76,10 +76,11 @@ void Console::progress(int64_t step, int64_t total_steps, double loss, double to
   last_print_ = monotonic_seconds();
 }
 
-void Console::evaluation(const std::vector<EvalResult>& results, bool is_best) {
+void Console::evaluation(const std::vector<EvalResult>& results, double baseline, bool is_best) {
   std::string text;
   for (const EvalResult& result : results) {
     text += format("%s%s %.3f", text.empty() ? "" : "   ", result.set.c_str(), result.bits_per_byte());
+    if (&result == &results.front() && baseline > 0) text += format(" (3-gram %.3f)", baseline);
   }
   line("eval", text + " bits/byte" + (is_best ? "   new best" : ""));
 }

@@ -29,7 +29,8 @@ class Console {
   void step(const Step& step);
   // The line at the bottom of a terminal, and a sign of life at least each minute elsewhere.
   void progress(int64_t step, int64_t total_steps, double loss, double tokens_per_second, double eta_seconds);
-  void evaluation(const std::vector<EvalResult>& results, bool is_best);
+  // `baseline`: bits per byte of a 3-gram model on the first set; 0: none.
+  void evaluation(const std::vector<EvalResult>& results, double baseline, bool is_best);
   bool is_terminal() const { return terminal_; }
 
  private:
