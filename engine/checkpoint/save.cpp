@@ -164,7 +164,7 @@ void write_manifest(const Directory& directory, const SaveRequest& request, cons
   const Json commit = {{"magic", "switchyard checkpoint"},
                        {"manifest_bytes", text.size()},
                        {"manifest_sha256", to_hex(sha256(text.data(), static_cast<int64_t>(text.size())))}};
-  write_text(directory, "COMMIT", commit.dump() + "\n", unlisted);
+  write_text(directory, "COMMIT", commit.dump(), unlisted);
   directory.sync();
 }
 

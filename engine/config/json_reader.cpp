@@ -133,8 +133,10 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while ...": the last part
     std::string message = error.what();
-    const size_t colon = message.find(": ");
-    if (colon != std::string::npos) message = message.substr(colon + 2);
+    for (const char* end_of_prefix : {"] ", ": "}) {
+      const size_t end = message.find(end_of_prefix);
+      if (end != std::string::npos) message = message.substr(end + 2);
+    }
     (void)token;
     const int64_t offset = std::max<int64_t>(0, static_cast<int64_t>(position) - 1);
     throw JsonError(code_, position_of(offset), str("not valid JSON: ", message));

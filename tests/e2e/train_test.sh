@@ -1,0 +1,85 @@
+#!/bin/bash
+# The program as a user runs it: train, stop, resume on other layouts, evaluate, generate, look, and go wrong.
+# usage: train_test.sh SWITCHYARD REPOSITORY
+set -euo pipefail
+switchyard=$1
+root=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+check() {  # check WHAT COMMAND...
+  local what=$1
+  shift
+  "$@" || { echo "FAILED: $what"; exit 1; }
+}
+expect_exit() {  # expect_exit CODE PATTERN COMMAND...
+  local code=$1 pattern=$2 got=0
+  shift 2
+  "$@" >out 2>err || got=$?
+  [[ $got == "$code" ]] || { echo "FAILED: exit $got but expected $code: $*"; cat err; exit 1; }
+  grep -q -- "$pattern" err || { echo "FAILED: no \"$pattern\" in the message of: $*"; cat err; exit 1; }
+}
+field() { python3 -c 'import json, sys; print(json.loads(sys.argv[1])[sys.argv[2]])' "$1" "$2"; }
+
+for i in $(seq 1 400); do echo "line $i of a text in which $((i * 7 % 13)) follows $((i * 7 % 12)) and so on"; done >tiny.txt
+cp "$root/configs/tiny.json" tiny.json
+
+whole=$("$switchyard" train tiny.json --run-dir whole --json 2>whole.log | tail -n 1)
+digest=$(field "$whole" digest)
+check "20 steps were done" test "$(field "$whole" step)" = 20
+check "the loss fell" python3 -c 'import json
+losses = [json.loads(line)["loss"] for line in open("whole/metrics.jsonl")]
+assert len(losses) == 20 and losses[-1] < losses[0] - 0.5, losses'
+check "the log compares with a 3-gram model" grep -q "3-gram" whole.log
+
+for layout in "--ranks 2" "--ranks 4 --set parallel.ep_size=2" "--threads 3" "--set train.micro_batch=16"; do
+  # shellcheck disable=SC2086
+  other=$("$switchyard" train tiny.json --run-dir "other" $layout --json 2>/dev/null | tail -n 1)
+  check "the digest with $layout" test "$(field "$other" digest)" = "$digest"
+  rm -rf other
+done
+
+# stopped after a step by a file STOP, resumed on two ranks
+mkdir -p stopped && touch stopped/STOP
+expect_exit 75 "stopped on request" "$switchyard" train tiny.json --run-dir stopped
+rm stopped/STOP
+resumed=$("$switchyard" train tiny.json --run-dir stopped --ranks 2 --resume must --json 2>/dev/null | tail -n 1)
+check "the digest after a resume" test "$(field "$resumed" digest)" = "$digest"
+check "every step is logged once" test "$(wc -l <stopped/metrics.jsonl)" = 20
+again=$("$switchyard" train tiny.json --run-dir stopped --json 2>/dev/null | tail -n 1)
+check "a finished run is left alone" test "$(field "$again" status)" = "already done"
+
+checkpoint=whole/checkpoints/step-00000020
+check "the checkpoint is whole" "$switchyard" ckpt verify "$checkpoint"
+"$switchyard" ckpt info "$checkpoint" | grep -q "$digest"
+"$switchyard" experts whole | grep -q "max/mean"
+"$switchyard" eval whole --json >eval.json
+"$switchyard" eval whole --data tiny.txt --json >eval_file.json
+check "evaluation" python3 -c 'import json
+sets = json.load(open("eval.json"))["sets"]
+assert sets[0]["set"] == "held_out" and sets[0]["three_gram_bpb"] > 0 and sets[0]["tokens"] > 1000, sets
+assert json.load(open("eval_file.json"))["sets"][0]["tokens"] == len(open("tiny.txt").read()) - 1'
+one=$("$switchyard" generate whole -p "line 1" --max-tokens 50 --seed 3 --json)
+two=$("$switchyard" generate "$checkpoint" -p "line 1" --max-tokens 50 --seed 3 --threads 1 --json)
+check "the same seed, the same text" test "$(field "$one" text)" = "$(field "$two" text)"
+check "overfitting one batch" python3 -c 'import json, subprocess, sys
+subprocess.run([sys.argv[1], "train", "tiny.json", "--overfit-batch", "--run-dir", "over", "--steps", "60", "--set", "optim.lr=1e-2"], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+losses = [json.loads(line)["loss"] for line in open("over/metrics.jsonl")]
+assert losses[-1] < 1.0, losses[-1]' "$switchyard"
+
+expect_exit 2 'did you mean "train"' "$switchyard" trian tiny.json
+expect_exit 2 "cannot be read" "$switchyard" train nothing.json
+expect_exit 2 'unknown key "batch_token"' "$switchyard" train tiny.json --set train.batch_token=1
+expect_exit 2 "there are 5 ranks" "$switchyard" train tiny.json --ranks 5 --run-dir x
+expect_exit 3 "matches no file" "$switchyard" train tiny.json --run-dir x --set data.sources[0].files=none.txt
+expect_exit 4 "no GPU kernels" "$switchyard" train tiny.json --device cuda
+expect_exit 6 "no whole checkpoint" "$switchyard" eval .
+expect_exit 6 "nothing is overwritten" "$switchyard" train tiny.json --run-dir whole --resume never
+expect_exit 6 "no checkpoint" "$switchyard" train tiny.json --run-dir fresh --resume must
+expect_exit 6 "may not change" "$switchyard" train tiny.json --run-dir whole --set train.stop.steps=30 --set seed=8
+printf 'x' | dd of="$checkpoint/state.json" bs=1 seek=5 conv=notrunc 2>/dev/null
+expect_exit 6 "state.json is damaged" "$switchyard" ckpt verify "$checkpoint"
+exec 9>stopped/LOCK && flock 9
+expect_exit 8 "is in use" "$switchyard" train tiny.json --run-dir stopped
+echo "every use and every mistake ended as it should"

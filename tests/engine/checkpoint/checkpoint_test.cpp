@@ -1,0 +1,246 @@
+#include "engine/checkpoint/checkpoint.h"
+
+#include <algorithm>
+
+#include "comm/thread_group.h"
+#include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/weights_hash.h"
+#include "engine/config/canonical.h"
+#include "engine/train/loaded_model.h"
+#include "tests/support/compare.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/support/tiny_run.h"
+
+namespace {
+
+using namespace engine;
+using checkpoint::MomentSlice;
+using checkpoint::Reader;
+
+std::vector<MomentSlice> slices_of(train::Trainer& trainer) {
+  std::vector<MomentSlice> slices;
+  for (const train::OptimizerSlice& s : trainer.optimizer().slices()) {
+    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq});
+  }
+  return slices;
+}
+
+void train_steps(train::Trainer& trainer, int64_t steps) {
+  const Config& config = trainer.config();
+  for (int64_t i = 0; i < steps; ++i) {
+    trainer.train_step(trainer.step() * config.sequences_per_step(),
+                       [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+  }
+}
+
+std::string save(train::Trainer& trainer, const std::string& directory, int64_t keep_last = 10) {
+  checkpoint::SaveRequest request{.store = &trainer.store(), .moments = slices_of(trainer), .keep_last = keep_last};
+  request.state.step = trainer.step();
+  request.state.digest = trainer.digest();
+  request.state.config = canonical_json(trainer.config());
+  request.state.arrays["gradient_bounds"] = trainer.grid().bounds();
+  train::put_balance_state(trainer.model(), request.state);
+  return checkpoint::save_checkpoint(directory, request, trainer.groups());
+}
+
+void load(train::Trainer& trainer, const std::string& path) {
+  const Reader reader(path);
+  reader.load_weights(trainer.store());
+  auto slices = slices_of(trainer);
+  reader.load_moments(slices);
+  train::take_balance_state(reader.state(), trainer.model());
+  trainer.grid().set_bounds(reader.state().arrays.at("gradient_bounds"));
+  trainer.resume(reader.state().step, reader.state().digest);
+}
+
+Config config_with_state() {
+  Config config = test::tiny_config();
+  config.model.router.bias_update_rate = 0.01;
+  config.model.router.aux_loss_scope = "global";
+  return config;
+}
+
+// Trains, with a save and a resume on another layout in between if `directory` is given; returns the digest.
+std::string run_on(const Config& config, int ranks, int ep_size, const std::function<void(train::Trainer&)>& body) {
+  std::string digest;
+  comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> world) {
+    comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
+    train::Trainer trainer(config, groups);
+    trainer.begin_digest();
+    body(trainer);
+    if (groups.world->rank() == 0) digest = trainer.digest();
+  });
+  return digest;
+}
+
+struct SavedRun {
+  SavedRun() {
+    run_on(config_with_state(), 2, 2, [&](train::Trainer& trainer) {
+      train_steps(trainer, 2);
+      std::string saved = save(trainer, directory.path());
+      if (trainer.groups().world->rank() == 0) path = saved;
+    });
+  }
+  test::TemporaryDirectory directory;
+  std::string path;
+};
+
+}  // namespace
+
+TEST_CASE("checkpoint: a run resumed on another layout ends with the digest of the undisturbed run") {
+  const Config config = config_with_state();
+  const std::string expected = run_on(config, 1, 1, [](train::Trainer& trainer) { train_steps(trainer, 6); });
+  struct Layout {
+    int ranks, ep_size;
+  };
+  const Layout layouts[] = {{1, 1}, {2, 1}, {3, 3}, {4, 2}, {5, 5}, {8, 4}};
+  for (const Layout& from : layouts) {
+    test::TemporaryDirectory directory;
+    std::string path;
+    run_on(config, from.ranks, from.ep_size, [&](train::Trainer& trainer) {
+      train_steps(trainer, 3);
+      const std::string saved = save(trainer, directory.path());
+      if (trainer.groups().world->rank() == 0) path = saved;
+    });
+    CHECK(checkpoint::verify_checkpoint(path).empty());
+    for (const Layout& to : layouts) {
+      const std::string digest = run_on(config, to.ranks, to.ep_size, [&](train::Trainer& trainer) {
+        load(trainer, path);
+        train_steps(trainer, 3);
+      });
+      CHECK_MESSAGE(digest == expected, "saved on ", from.ranks, "/", from.ep_size, ", resumed on ", to.ranks, "/",
+                    to.ep_size);
+    }
+  }
+}
+
+TEST_CASE("checkpoint: every flipped bit, cut or missing file is found and named") {
+  const SavedRun run;
+  REQUIRE(checkpoint::verify_checkpoint(run.path).empty());
+  int64_t number = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(run.path)) {
+    const std::string name = entry.path().filename().string();
+    const std::string step = std::filesystem::path(run.path).filename().string() + "/";
+    const std::string good = run.directory.read(step + name);
+    for (int i = 0; i < 60; ++i) {
+      std::string bad = good;
+      const Philox4 draw = philox(99, static_cast<uint64_t>(number++));
+      bad[draw[0] % bad.size()] = static_cast<char>(bad[draw[0] % bad.size()] ^ (1 << draw[1] % 8));
+      run.directory.write(step + name, bad);
+      const auto problems = checkpoint::verify_checkpoint(run.path);
+      REQUIRE_MESSAGE(!problems.empty(), "bit flip in ", name);
+    }
+    for (size_t length : {size_t{0}, size_t{1}, size_t{7}, size_t{8}, good.size() / 2, good.size() - 1}) {
+      run.directory.write(step + name, good.substr(0, length));
+      REQUIRE_MESSAGE(!checkpoint::verify_checkpoint(run.path).empty(), name, " cut to ", length);
+    }
+    std::filesystem::remove(entry.path());
+    const auto problems = checkpoint::verify_checkpoint(run.path);
+    REQUIRE_MESSAGE(!problems.empty(), name, " removed");
+    CHECK(problems[0].find(name) != std::string::npos);
+    run.directory.write(step + name, good);
+  }
+  CHECK(checkpoint::verify_checkpoint(run.path).empty());
+  run.directory.write(std::filesystem::path(run.path).filename().string() + "/stray.txt", "x");
+  CHECK(checkpoint::verify_checkpoint(run.path).size() == 1);
+}
+
+TEST_CASE("checkpoint: a damaged one is passed over for the one before it, and nothing is overwritten") {
+  test::TemporaryDirectory directory;
+  run_on(test::tiny_config(), 1, 1, [&](train::Trainer& trainer) {
+    for (int i = 0; i < 3; ++i) {
+      train_steps(trainer, 1);
+      save(trainer, directory.path(), 2);
+    }
+    CHECK(checkpoint::list_checkpoints(directory.path()) == std::vector<std::string>{"step-00000003", "step-00000002"});
+    CHECK_THROWS_WITH_AS(save(trainer, directory.path()), doctest::Contains("exists already"), Error);
+  });
+  std::filesystem::remove(directory.path() + "/step-00000003/COMMIT");
+  std::vector<std::string> problems;
+  CHECK(checkpoint::newest_whole_checkpoint(directory.path(), problems).ends_with("step-00000002"));
+  CHECK(problems.size() == 1);
+}
+
+TEST_CASE("checkpoint: a model that does not fit names every weight, and weights that are not finite are not saved") {
+  const SavedRun run;
+  Config other = config_with_state();
+  other.model.moe_intermediate_size = 24;
+  run_on(other, 1, 1, [&](train::Trainer& trainer) {
+    CHECK_THROWS_WITH_AS(load(trainer, run.path),
+                         doctest::Contains("model.layers.1.mlp.experts.7.up_proj.weight has another shape"), Error);
+  });
+  other = config_with_state();
+  other.model.qk_norm = "head";
+  run_on(other, 1, 1, [&](train::Trainer& trainer) {
+    CHECK_THROWS_WITH_AS(load(trainer, run.path), doctest::Contains("self_attn.q_norm.weight is missing"), Error);
+  });
+  run_on(test::tiny_config(), 1, 1, [&](train::Trainer& trainer) {
+    trainer.store().find("model.norm.weight")->weight.f32()[3] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS_WITH_AS(save(trainer, run.directory.path() + "/nan"),
+                         doctest::Contains("model.norm.weight is not finite at element 3"), Error);
+    CHECK(checkpoint::list_checkpoints(run.directory.path() + "/nan").empty());
+  });
+}
+
+TEST_CASE("checkpoint: the hash of weights does not depend on who holds the experts") {
+  std::vector<Hash128> hashes;
+  for (int ep_size : {1, 2, 3}) {
+    comm::run_thread_ranks(ep_size, 1, [&](std::unique_ptr<comm::Group> world) {
+      comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
+      train::Trainer trainer(test::tiny_config(), groups);
+      const Hash128 hash = checkpoint::hash_weights(trainer.store(), *groups.ep);
+      if (groups.world->rank() == 0) hashes.push_back(hash);
+    });
+  }
+  CHECK(hashes[0] == hashes[1]);
+  CHECK(hashes[0] == hashes[2]);
+}
+
+TEST_CASE("safetensors: malformed files are refused, and half precision is widened") {
+  test::TemporaryDirectory directory;
+  const auto file = [&](const std::string& header, const std::string& data) {
+    const uint64_t length = header.size();
+    directory.write("t.safetensors", std::string(reinterpret_cast<const char*>(&length), 8) + header + data);
+    return checkpoint::SafetensorsFile(directory.path(), "t.safetensors");
+  };
+  const std::string good = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  CHECK(file(good, std::string(8, 'x')).entries().size() == 1);
+  const std::pair<std::string, size_t> bad[] = {
+      {good, 7},
+      {good, 9},
+      {" " + good, 8},
+      {"[]", 0},
+      {"{", 0},
+      {"", 0},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+       8},
+      {R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+       12},
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"extra":1}})", 8},
+      {R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]}})", 8},
+      {R"({"a":{"shape":[2],"data_offsets":[0,8]}})", 8},
+      {R"({"a\u0001":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8},
+  };
+  for (const auto& [header, bytes] : bad) CHECK_THROWS_AS_MESSAGE(file(header, std::string(bytes, 'x')), Error, header);
+  directory.write("t.safetensors", "short");
+  CHECK_THROWS_AS(checkpoint::SafetensorsFile(directory.path(), "t.safetensors"), Error);
+  for (const char* name : {"../t.safetensors", "/etc/passwd", ".hidden", "a/b", ""}) {
+    CHECK_THROWS_AS(checkpoint::SafetensorsFile(directory.path(), name), Error);
+  }
+  const uint16_t halves[] = {0x3c00, 0xc000, 0x0001, 0x7bff};  // 1, -2, 2^-24, 65504
+  const auto half = file(R"({"h":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}})",
+                         std::string(reinterpret_cast<const char*>(halves), 8));
+  float values[4];
+  half.read(half.entries()[0], 0, 4, values);
+  CHECK(values[0] == 1);
+  CHECK(values[1] == -2);
+  CHECK(values[2] == 0x1p-24f);
+  CHECK(values[3] == 65504);
+}

@@ -1,0 +1,162 @@
+#include "engine/data/corpus.h"
+
+#include <set>
+
+#include "engine/data/document_mask.h"
+#include "engine/data/near_duplicates.h"
+#include "engine/data/source_files.h"
+#include "engine/data/split.h"
+#include "tests/support/compare.h"
+#include "tests/support/temporary_directory.h"
+
+namespace {
+
+using namespace engine;
+using namespace engine::data;
+
+// Words that depend on the seed alone, so that two texts with different seeds have nothing in common.
+std::string prose(int seed, int words) {
+  std::string text;
+  for (int i = 0; i < words; ++i)
+    text += "w" + std::to_string(philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(i))[0] % 5000) +
+            (i % 9 == 8 ? "\n" : " ");
+  return text;
+}
+
+SourceConfig source(const std::string& name, std::vector<std::string> files) {
+  SourceConfig config;
+  config.name = name;
+  config.files = std::move(files);
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("source_files: globs stay within directories unless they say otherwise") {
+  CHECK(glob_match("a/*.txt", "a/b.txt"));
+  CHECK(!glob_match("a/*.txt", "a/b/c.txt"));
+  CHECK(glob_match("a/**", "a/b/c.txt"));
+  CHECK(glob_match("a/**/c.txt", "a/c.txt"));
+  CHECK(glob_match("a/**/c.txt", "a/x/y/c.txt"));
+  CHECK(!glob_match("a/**/c.txt", "b/c.txt"));
+  CHECK(glob_match("f?[0-9].h", "fx7.h"));
+  CHECK(!glob_match("f?[0-9].h", "fxy.h"));
+}
+
+TEST_CASE("source_files: finds regular files in order, without links and exclusions, and says what is missing") {
+  test::TemporaryDirectory directory;
+  directory.write("t/b.txt", "b");
+  directory.write("t/a/z.txt", "z");
+  directory.write("t/a/skip.txt", "s");
+  std::filesystem::create_symlink(directory.path() + "/t", directory.path() + "/t/loop");
+  const std::vector<std::string> files = find_files({"t/**"}, {"**/skip.txt"}, directory.path());
+  CHECK(files == std::vector<std::string>{directory.path() + "/t/a/z.txt", directory.path() + "/t/b.txt"});
+  CHECK(find_files({"t", "t/b.txt"}, {}, directory.path()).size() == 3);
+  CHECK_THROWS_WITH_AS(find_files({"none/*.txt"}, {}, directory.path()),
+                       doctest::Contains("\"none/*.txt\" matches no file"), Error);
+}
+
+TEST_CASE("source_files: text is UTF-8 without NUL") {
+  CHECK(is_text("plain \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"));
+  for (const char* bad : {"\xff", "\xc3", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "a\x80"})
+    CHECK(!is_text(bad));
+  CHECK(!is_text(std::string_view("a\0b", 3)));
+}
+
+TEST_CASE("documents: stripping, filters, duplicates and caps are applied and counted") {
+  CHECK(strip_leading_comment("/* licence\n */\n// more\n\nint x; // kept\n") == "int x; // kept\n");
+  CHECK(strip_leading_comment("#!/bin/sh\n# licence\n\necho # kept\n") == "echo # kept\n");
+  CHECK(strip_leading_comment("#include <x>\n") == "#include <x>\n");
+  test::TemporaryDirectory directory;
+  directory.write("a.txt", prose(1, 50));
+  directory.write("b.txt", prose(1, 50));  // the same text
+  directory.write("c.txt", std::string("\xff\xfe", 2));
+  directory.write("d.txt", "1234567890 table");
+  directory.write("e.txt", prose(2, 50));
+  FilterConfig filters;
+  filters.max_digit_fraction = 0.8;
+  filters.min_bytes = ByteCount{20};
+  const auto sources = read_sources({source("s", {"*.txt"})}, filters, directory.path(), 1);
+  REQUIRE(sources[0].documents.size() == 2);
+  CHECK(sources[0].documents[0].path.ends_with("a.txt"));
+  CHECK(sources[0].left_out.at("the same text as another document") == 1);
+  CHECK(sources[0].left_out.at("not UTF-8 text") == 1);
+  CHECK(sources[0].left_out.at("shorter than filters.min_bytes") == 1);
+  SourceConfig capped = source("s", {"*.txt"});
+  capped.max_bytes = ByteCount{static_cast<int64_t>(sources[0].documents[0].text.size())};
+  CHECK(read_sources({capped}, filters, directory.path(), 1)[0].documents.size() == 1);
+  filters.min_bytes = ByteCount{1000000};
+  CHECK_THROWS_WITH_AS(read_sources({source("s", {"*.txt"})}, filters, directory.path(), 1),
+                       doctest::Contains("source \"s\" has no document left"), Error);
+}
+
+TEST_CASE("near_duplicates: a lightly edited copy joins its original, other texts stay apart") {
+  const std::string original = prose(1, 400), other = prose(2, 400);
+  std::string edited = original;
+  edited.replace(edited.find(' ') + 1, 2, "zz");
+  const auto groups = near_duplicate_groups({original, other, edited});
+  CHECK(groups == std::vector<int64_t>{0, 1, 0});
+  CHECK(ngram_overlap({edited}, {original}) > 0.9);
+  CHECK(ngram_overlap({other}, {original}) == 0);
+}
+
+TEST_CASE("split: near-duplicates are never divided between training and held-out text") {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    SourceDocuments docs{"s", {}, {}};
+    for (int i = 0; i < 20; ++i) {
+      docs.documents.push_back({"doc" + std::to_string(i), prose(i, 200), 0, {}});
+      docs.documents.push_back({"twin" + std::to_string(i), prose(i, 200) + "end", 0, {}});
+    }
+    HeldOutConfig config;
+    config.fraction = 0.2;
+    const Split split = split_sources({docs}, config, seed)[0];
+    CHECK(split.train.size() + split.held_out.size() == 40);
+    CHECK(split.held_out.size() >= 4);
+    CHECK(split.held_out.size() <= 12);
+    std::set<std::string> held;
+    for (const Document& d : split.held_out) held.insert(d.path.substr(d.path.find_first_of("0123456789")));
+    for (const Document& d : split.train) CHECK(!held.contains(d.path.substr(d.path.find_first_of("0123456789"))));
+  }
+}
+
+TEST_CASE("split: the tail of a source, and a source of one document says what to do") {
+  SourceDocuments one{"s", {{"a", "0123456789", 10, {}}}, {}};
+  HeldOutConfig config;
+  config.fraction = 0.2;
+  CHECK_THROWS_WITH_AS(split_sources({one}, config, 1), doctest::Contains("set data.held_out.split to \"tail\""),
+                       Error);
+  config.split = "tail";
+  const Split split = split_sources({one}, config, 1)[0];
+  CHECK(split.train[0].text == "01234567");
+  CHECK(split.held_out[0].text == "89");
+}
+
+TEST_CASE("corpus: tokens, end of document between documents, and a manifest of every file") {
+  test::TemporaryDirectory directory;
+  directory.write("a.txt", "abc");
+  directory.write("b.txt", "de");
+  directory.write("o.txt", "other");
+  DataConfig config;
+  config.sources = {source("s", {"a.txt", "b.txt"})};
+  config.ood = {source("o", {"o.txt"})};
+  config.held_out.fraction = 0;
+  const Corpus corpus = prepare_corpus(config, directory.path(), 1, 257);
+  CHECK(corpus.sources[0].train.tokens == std::vector<uint16_t>{'a', 'b', 'c', 256, 'd', 'e'});
+  CHECK(prepare_corpus(config, directory.path(), 1, 256).sources[0].train.tokens.size() == 5);
+  CHECK(corpus.ood[0].num_bytes == 5);
+  CHECK(corpus.manifest.find(to_hex(sha256("abc", 3))) != std::string::npos);
+  CHECK(corpus.manifest.find("o.txt") != std::string::npos);
+  config.sources.clear();
+  CHECK_THROWS_AS(prepare_corpus(config, directory.path(), 1, 257), Error);
+}
+
+TEST_CASE("document_mask: positions and attention restart after the end of a document") {
+  const int32_t tokens[] = {7, 8, 256, 9, 256, 256, 5};
+  int32_t positions[7], starts[7];
+  document_mask(tokens, 7, true, positions, starts);
+  CHECK(std::vector<int32_t>(positions, positions + 7) == std::vector<int32_t>{0, 1, 2, 0, 1, 0, 0});
+  CHECK(std::vector<int32_t>(starts, starts + 7) == std::vector<int32_t>{0, 0, 0, 3, 3, 5, 6});
+  document_mask(tokens, 7, false, positions, starts);
+  CHECK(positions[6] == 6);
+  CHECK(starts[6] == 0);
+}
