@@ -62,7 +62,7 @@ TEST_CASE("config: each mistake gives its place and what to do") {
   };
   const std::string model = "\"num_experts\": 4";
   const Mistake mistakes[] = {
-      {replaced(model, "\"num_expert\": 4"), "c.json:3:61  error: unknown key \"num_expert\" in model"},
+      {replaced(model, "\"num_expert\": 4"), "c.json:3:59  error: unknown key \"num_expert\" in model"},
       {replaced(model, "\"num_expert\": 4"), "did you mean \"num_experts\"?"},
       {replaced(model, "\"num_experts\": \"many\""),
        "model.num_experts is \"many\" but must be an integer of at least 0"},
