@@ -50,7 +50,7 @@ step "how evenly the experts work"
 run build/switchyard experts "$run_dir"
 
 step "a sample of what the model has learned"
-run build/switchyard generate "$run_dir" -p "The " --max-tokens 300
+run build/switchyard generate "$run_dir" -p "The " --max-tokens 300 --temperature 0.7
 
 say
 say "what to try next:"

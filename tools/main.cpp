@@ -35,7 +35,7 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc, ch
 
 int main(int argc, char** argv) {
   CLI::App app("Switchyard trains mixture-of-experts transformers.", "switchyard");
-  app.set_version_flag("--version", "switchyard 0.1.0");
+  app.set_version_flag("--version", "switchyard " SWITCHYARD_VERSION);
   app.require_subcommand(1);
   app.footer("Start with: switchyard train configs/debian_local.json");
   tools::Command chosen;

@@ -36,6 +36,7 @@ inline constexpr int kParts = kLanes / SIMD_WIDTH;
 
 typedef float NativeF __attribute__((vector_size(SIMD_WIDTH * 4), aligned(4), may_alias));
 typedef int32_t NativeI __attribute__((vector_size(SIMD_WIDTH * 4), aligned(4), may_alias));
+typedef uint32_t NativeU __attribute__((vector_size(SIMD_WIDTH * 4), aligned(4), may_alias));
 
 // Sixteen floats, and sixteen integers or masks (all bits set where true).
 struct F16 {
@@ -60,12 +61,22 @@ SIMD_BINARY(I16, <, F16, F16)
 SIMD_BINARY(I16, >, F16, F16)
 SIMD_BINARY(I16, >=, F16, F16)
 SIMD_BINARY(I16, ==, F16, F16)
-SIMD_BINARY(I16, +, I16, I16)
-SIMD_BINARY(I16, -, I16, I16)
 SIMD_BINARY(I16, &, I16, I16)
 SIMD_BINARY(I16, |, I16, I16)
 SIMD_BINARY(I16, ==, I16, I16)
 #undef SIMD_BINARY
+
+// Integer sums wrap: they build exponents and signs of floats.
+ALWAYS_INLINE I16 operator+(I16 a, I16 b) {
+  I16 r;
+  SIMD_EACH r.part[i] = (NativeI)((NativeU)a.part[i] + (NativeU)b.part[i]);
+  return r;
+}
+ALWAYS_INLINE I16 operator-(I16 a, I16 b) {
+  I16 r;
+  SIMD_EACH r.part[i] = (NativeI)((NativeU)a.part[i] - (NativeU)b.part[i]);
+  return r;
+}
 
 ALWAYS_INLINE F16 broadcast(float x) {
   F16 r;
@@ -149,7 +160,7 @@ ALWAYS_INLINE F16 to_float(I16 x) {
 template <int kBits>
 ALWAYS_INLINE I16 shift_left(I16 x) {
   I16 r;
-  SIMD_EACH r.part[i] = x.part[i] << kBits;
+  SIMD_EACH r.part[i] = (NativeI)((NativeU)x.part[i] << kBits);
   return r;
 }
 template <int kBits>

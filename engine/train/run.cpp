@@ -6,16 +6,11 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/weights_hash.h"
 #include "engine/config/canonical.h"
 #include "engine/config/parameter_count.h"
-#include "engine/config/reader.h"
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -23,9 +18,9 @@
 #include "engine/data/tokenizer.h"
 #include "engine/train/console.h"
 #include "engine/train/evaluate.h"
-#include "engine/train/load_report.h"
-#include "engine/train/loaded_model.h"
+#include "engine/train/load_window.h"
 #include "engine/train/trainer.h"
+#include "engine/train/trainer_checkpoint.h"
 
 namespace engine::train {
 
@@ -53,10 +48,8 @@ class Run {
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         trainer_(config, groups),
         evaluator_(trainer_.model(), *groups.world, config.train.seq_len, trainer_.max_rows(),
-                   config.train.document_mask) {
-    window_counts_.resize(trainer_.tokens_per_expert().size());
-    window_dropped_.resize(trainer_.dropped().size());
-  }
+                   config.train.document_mask),
+        window_(trainer_) {}
 
   RunSummary run() {
     start_or_resume();
@@ -90,88 +83,23 @@ class Run {
   // --- start -------------------------------------------------------------------------------------------------------
 
   void start_or_resume() {
-    const std::string from = checkpoint_to_resume();
+    std::vector<std::string> problems;
+    const std::string from =
+        checkpoint_to_resume(directory_.checkpoints(), options_.resume, options_.resume_path, problems);
+    for (const std::string& problem : problems) console_.warning(problem);
     if (from.empty()) {
       trainer_.begin_digest();
     } else {
-      restore(from);
+      restore_trainer(trainer_, from);
+      console_.line("resume", str(from, ", step ", trainer_.step()));
     }
     if (!leads_ || options_.dry_run) return;
     directory_.write("config.json", config_.text.empty() ? canonical_json(config_) : config_.text);
     directory_.write("config.resolved.json", canonical_json(config_));
     directory_.write("data.manifest.json", corpus_.manifest);
-    for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"})
+    for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"}) {
       directory_.abandon_after(log, trainer_.step());
-  }
-
-  // The checkpoint this run goes on from, "" for a new run.
-  std::string checkpoint_to_resume() {
-    if (options_.resume == Resume::path) return resolve_checkpoint(options_.resume_path);
-    const bool has_some = !checkpoint::list_checkpoints(directory_.checkpoints()).empty();
-    if (options_.resume == Resume::never && has_some) {
-      throw Error(ExitCode::checkpoint, str(directory_.path(),
-                                            " has checkpoints already, and nothing is overwritten; use "
-                                            "another --run-dir, or --resume auto to go on"));
     }
-    std::vector<std::string> problems;
-    const std::string newest = checkpoint::newest_whole_checkpoint(directory_.checkpoints(), problems);
-    for (const std::string& problem : problems) console_.warning(problem);
-    if (newest.empty() && has_some) {
-      throw Error(ExitCode::checkpoint, str("no checkpoint in ", directory_.checkpoints(),
-                                            " is whole; see the warnings "
-                                            "above, or start afresh in another --run-dir"));
-    }
-    if (newest.empty() && options_.resume == Resume::must) {
-      throw Error(ExitCode::checkpoint, str("there is no checkpoint in ", directory_.checkpoints(), " to resume from"));
-    }
-    return newest;
-  }
-
-  void restore(const std::string& path) {
-    const checkpoint::Reader reader(path);
-    const checkpoint::TrainingState& state = reader.state();
-    check_same_training(parse_config(state.config, path + "/state.json", {}));
-    if (reader.num_weights() != static_cast<int64_t>(trainer_.table().entries().size())) {
-      throw Error(ExitCode::checkpoint, str(path, " holds ", reader.num_weights(), " weights but the model has ",
-                                            trainer_.table().entries().size()));
-    }
-    reader.load_weights(trainer_.store());
-    std::vector<checkpoint::MomentSlice> slices = moment_slices();
-    reader.load_moments(slices);
-    take_balance_state(state, trainer_.model());
-    const auto bounds = state.arrays.find("gradient_bounds");
-    trainer_.grid().set_bounds(bounds == state.arrays.end() ? std::vector<double>() : bounds->second);
-    trainer_.resume(state.step, state.digest);
-    console_.line("resume", str(path, ", step ", state.step));
-  }
-
-  // What may not differ between a run and its continuation: model, batch and seed.
-  void check_same_training(const Config& saved) {
-    const auto identity = [](Config config) {
-      config.parallel = {};
-      config.eval = {};
-      config.checkpoint = {};
-      config.log = {};
-      config.data = {};
-      config.name.clear();
-      config.train.stop = {};
-      config.train.micro_batch.reset();
-      config.train.init_from.reset();
-      config.optim = {};
-      return canonical_json(config);
-    };
-    const std::string ours = identity(config_), theirs = identity(saved);
-    if (ours == theirs) return;
-    size_t at = 0;
-    while (at < ours.size() && at < theirs.size() && ours[at] == theirs[at]) ++at;
-    const auto line = [at](const std::string& text) {
-      const size_t begin = text.rfind('\n', at) + 1;
-      const size_t first = text.find_first_not_of(' ', begin);
-      return text.substr(first, text.find('\n', first) - first);
-    };
-    throw Error(ExitCode::checkpoint,
-                str("the config differs from the checkpoint's in what may not change: ", line(ours), " was ",
-                    line(theirs), "; use the run's own config, or another --run-dir"));
   }
 
   void describe() {
@@ -231,8 +159,7 @@ class Run {
     last_loss_ = result.loss;
     trained_tokens_ += static_cast<double>(config_.batch_tokens());
     trained_seconds_ += result.seconds;
-    for (size_t i = 0; i < window_counts_.size(); ++i) window_counts_[i] += trainer_.tokens_per_expert()[i];
-    for (size_t i = 0; i < window_dropped_.size(); ++i) window_dropped_[i] += trainer_.dropped()[i];
+    window_.add();
     const double speed = static_cast<double>(config_.batch_tokens()) / result.seconds;
     const bool last = result.step == last_step();
     if (leads_ && !options_.dry_run) log_metrics(result, speed);
@@ -262,36 +189,13 @@ class Run {
 
   // One line of experts.jsonl and of the console for the steps since the last one.
   void log_window(const StepResult& result, double speed) {
-    const size_t E = static_cast<size_t>(config_.model.num_experts);
-    Console::Step step{.result = result, .tokens_per_second = speed};
-    Json layers = Json::array();
-    int64_t assignments = 0, dropped = 0;
-    for (size_t l = 0; l < window_dropped_.size(); ++l) {
-      const std::span<const int64_t> counts{window_counts_.data() + l * E, E};
-      const LayerLoad load = measure_load(counts);
-      moe::MoeLayer& layer = *trainer_.model().moe_layers()[l];
-      if (load.max_over_mean > step.worst_load) step.worst_load = load.max_over_mean, step.worst_layer = layer.layer();
-      const moe::LoadStatistics& s = layer.statistics();
-      double tokens = 0, entropy = 0, first_weight = 0;
-      for (size_t g = 0; g < s.counted_G.size(); ++g) {
-        tokens += static_cast<double>(s.counted_G[g]), entropy += s.entropy_sums_G[g],
-            first_weight += s.first_weight_sums_G[g];
-      }
-      layers.push_back({{"layer", layer.layer()},
-                        {"tokens_per_expert", counts},
-                        {"dropped", window_dropped_[l]},
-                        {"router_entropy", tokens > 0 ? entropy / tokens : 0.0},
-                        {"first_weight", tokens > 0 ? first_weight / tokens : 0.0}});
-      for (int64_t count : counts) assignments += count;
-      dropped += window_dropped_[l];
-    }
-    step.dropped_share = assignments > 0 ? static_cast<double>(dropped) / static_cast<double>(assignments) : 0;
-    console_.step(step);
-    if (leads_ && !options_.dry_run && !layers.empty()) {
-      directory_.append("experts.jsonl", Json{{"step", result.step}, {"layers", layers}}.dump());
-    }
-    std::fill(window_counts_.begin(), window_counts_.end(), 0);
-    std::fill(window_dropped_.begin(), window_dropped_.end(), 0);
+    const LoadWindow::Summary load = window_.finish(result.step);
+    console_.step({.result = result,
+                   .tokens_per_second = speed,
+                   .worst_load = load.worst_load,
+                   .worst_layer = load.worst_layer,
+                   .dropped_share = load.dropped_share});
+    if (leads_ && !options_.dry_run && !load.json.empty()) directory_.append("experts.jsonl", load.json);
   }
 
   // Collective: whether any rank wants to stop.
@@ -339,30 +243,9 @@ class Run {
     directory_.append("eval.jsonl", Json{{"step", trainer_.step()}, {"sets", sets}}.dump());
   }
 
-  std::vector<checkpoint::MomentSlice> moment_slices() {
-    std::vector<checkpoint::MomentSlice> slices;
-    for (const OptimizerSlice& s : trainer_.optimizer().slices()) {
-      slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq});
-    }
-    return slices;
-  }
-
   void save() {
     const double start = monotonic_seconds();
-    checkpoint::SaveRequest request{
-        .store = &trainer_.store(), .moments = moment_slices(), .keep_last = config_.checkpoint.keep_last};
-    checkpoint::TrainingState& state = request.state;
-    state.step = trainer_.step();
-    state.tokens = trainer_.step() * config_.batch_tokens();
-    state.digest = trainer_.digest();
-    const Hash128 hash = checkpoint::hash_weights(trainer_.store(), *groups_.ep);
-    state.weights_hash = to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
-    state.config = canonical_json(config_);
-    state.config_directory =
-        std::filesystem::absolute(config_.directory.empty() ? "." : config_.directory).lexically_normal().string();
-    state.arrays["gradient_bounds"] = trainer_.grid().bounds();
-    put_balance_state(trainer_.model(), state);
-    const std::string path = checkpoint::save_checkpoint(directory_.checkpoints(), request, groups_);
+    const std::string path = save_trainer(trainer_, directory_.checkpoints(), config_.checkpoint.keep_last);
     console_.line("saved", str(path, " durable in ", print_duration(monotonic_seconds() - start)));
     saved_step_ = trainer_.step();
   }
@@ -382,7 +265,7 @@ class Run {
   data::Sampler sampler_;
   Trainer trainer_;
   Evaluator evaluator_;
-  std::vector<int64_t> window_counts_, window_dropped_;
+  LoadWindow window_;
   double started_ = monotonic_seconds(), trained_tokens_ = 0, trained_seconds_ = 0, last_loss_ = 0;
   std::optional<double> best_;
   double three_gram_ = 0;

@@ -9,10 +9,9 @@
 #include "engine/data/corpus.h"
 #include "engine/data/sampler.h"
 #include "engine/train/run_directory.h"
+#include "engine/train/trainer_checkpoint.h"
 
 namespace engine::train {
-
-enum class Resume { automatic, must, never, path };
 
 struct RunOptions {
   Resume resume = Resume::automatic;

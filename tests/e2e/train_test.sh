@@ -50,6 +50,16 @@ check "every step is logged once" test "$(wc -l <stopped/metrics.jsonl)" = 20
 again=$("$switchyard" train tiny.json --run-dir stopped --json 2>/dev/null | tail -n 1)
 check "a finished run is left alone" test "$(field "$again" status)" = "already done"
 
+# a signal ends the run after the step under way, with a checkpoint
+"$switchyard" train tiny.json --run-dir signalled --ranks 2 --set train.stop.steps=1000000 >/dev/null 2>&1 &
+training=$!
+for _ in $(seq 100); do [[ -s signalled/metrics.jsonl ]] && break || sleep 0.1; done
+kill -TERM "$training"
+code=0
+wait "$training" || code=$?
+check "a signalled run exits with 75, not $code" test "$code" = 75
+check "and has saved" test -n "$(ls signalled/checkpoints)"
+
 checkpoint=whole/checkpoints/step-00000020
 check "the checkpoint is whole" "$switchyard" ckpt verify "$checkpoint"
 "$switchyard" ckpt info "$checkpoint" | grep -q "$digest"

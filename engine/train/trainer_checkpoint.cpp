@@ -1,0 +1,114 @@
+#include "engine/train/trainer_checkpoint.h"
+
+#include <filesystem>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/weights_hash.h"
+#include "engine/config/canonical.h"
+#include "engine/config/reader.h"
+#include "engine/core/error.h"
+#include "engine/train/loaded_model.h"
+
+namespace engine::train {
+
+std::string checkpoint_to_resume(const std::string& directory, Resume resume, const std::string& resume_path,
+                                 std::vector<std::string>& problems) {
+  if (resume == Resume::path) return resolve_checkpoint(resume_path);
+  const bool has_some = !checkpoint::list_checkpoints(directory).empty();
+  if (resume == Resume::never && has_some) {
+    throw Error(ExitCode::checkpoint, str(directory,
+                                          " has checkpoints already, and nothing is overwritten; use another "
+                                          "--run-dir, or --resume auto to go on"));
+  }
+  const std::string newest = checkpoint::newest_whole_checkpoint(directory, problems);
+  if (newest.empty() && has_some) {
+    std::string list;
+    for (const std::string& problem : problems) list += "; " + problem;
+    throw Error(ExitCode::checkpoint, str("no checkpoint in ", directory, " is whole", list));
+  }
+  if (newest.empty() && resume == Resume::must) {
+    throw Error(ExitCode::checkpoint, str("there is no checkpoint in ", directory, " to resume from"));
+  }
+  return newest;
+}
+
+namespace {
+
+std::vector<checkpoint::MomentSlice> moment_slices(Trainer& trainer) {
+  std::vector<checkpoint::MomentSlice> slices;
+  for (const OptimizerSlice& s : trainer.optimizer().slices()) {
+    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq});
+  }
+  return slices;
+}
+
+std::string absolute(const std::string& directory) {
+  return std::filesystem::absolute(directory.empty() ? "." : directory).lexically_normal().string();
+}
+
+// The config without what a continuation may change.
+std::string identity(Config config) {
+  config.name.clear();
+  config.data = {};
+  config.optim = {};
+  config.parallel = {};
+  config.eval = {};
+  config.checkpoint = {};
+  config.log = {};
+  config.train.stop = {};
+  config.train.micro_batch.reset();
+  config.train.init_from.reset();
+  return canonical_json(config);
+}
+
+std::string line_at(const std::string& text, size_t at) {
+  const size_t begin = text.rfind('\n', at) + 1, first = text.find_first_not_of(' ', begin);
+  return text.substr(first, text.find('\n', first) - first);
+}
+
+}  // namespace
+
+std::string save_trainer(Trainer& trainer, const std::string& directory, int64_t keep_last) {
+  const Config& config = trainer.config();
+  checkpoint::SaveRequest request{.store = &trainer.store(), .moments = moment_slices(trainer), .keep_last = keep_last};
+  checkpoint::TrainingState& state = request.state;
+  state.step = trainer.step();
+  state.tokens = trainer.step() * config.batch_tokens();
+  state.digest = trainer.digest();
+  const Hash128 hash = checkpoint::hash_weights(trainer.store(), *trainer.groups().ep);
+  state.weights_hash = to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
+  state.config = canonical_json(config);
+  state.config_directory = absolute(config.directory);
+  state.arrays["gradient_bounds"] = trainer.grid().bounds();
+  put_balance_state(trainer.model(), state);
+  return checkpoint::save_checkpoint(directory, request, trainer.groups());
+}
+
+void restore_trainer(Trainer& trainer, const std::string& path) {
+  const checkpoint::Reader reader(path);
+  const checkpoint::TrainingState& state = reader.state();
+  check_same_training(trainer.config(), parse_config(state.config, path + "/state.json", {}));
+  if (reader.num_weights() != static_cast<int64_t>(trainer.table().entries().size())) {
+    throw Error(ExitCode::checkpoint, str(path, " holds ", reader.num_weights(), " weights but the model has ",
+                                          trainer.table().entries().size()));
+  }
+  reader.load_weights(trainer.store());
+  std::vector<checkpoint::MomentSlice> slices = moment_slices(trainer);
+  reader.load_moments(slices);
+  take_balance_state(state, trainer.model());
+  const auto bounds = state.arrays.find("gradient_bounds");
+  trainer.grid().set_bounds(bounds == state.arrays.end() ? std::vector<double>() : bounds->second);
+  trainer.resume(state.step, state.digest);
+}
+
+void check_same_training(const Config& ours, const Config& saved) {
+  const std::string now = identity(ours), then = identity(saved);
+  size_t at = 0;
+  while (at < now.size() && at < then.size() && now[at] == then[at]) ++at;
+  if (at == now.size() && at == then.size()) return;
+  throw Error(ExitCode::checkpoint,
+              str("the config differs from the checkpoint's in what may not change: ", line_at(now, at), " was ",
+                  line_at(then, at), "; use the run's own config, or another --run-dir"));
+}
+
+}  // namespace engine::train
