@@ -1,6 +1,7 @@
 #include "moe/moe_layer.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "engine/core/rng.h"
@@ -78,6 +79,7 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   scores_ = plan.saved("scores_TE", DType::f32, {max_rows, num_experts_});
   topk_idx_ = plan.saved("topk_idx_TK", DType::i32, {max_rows, slots_});
   topk_weights_ = plan.saved("topk_weights_TK", DType::f32, {max_rows, slots_});
+  if (capacity_) kept_idx_ = plan.scratch("kept_idx_TK", DType::i32, {max_rows, slots_});
   lse_ = plan.saved("lse_T", DType::f32, {max_rows});
   entropy_ = plan.saved("entropy_T", DType::f32, {max_rows});
   dweights_ = plan.scratch("dtopk_weights_TK", DType::f32, {max_rows, slots_});
@@ -133,8 +135,12 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
                     .options = options_});
     if (pass.training) record(pass);
     if (pass.training && capacity_) {
+      // what the router chose stays as it is: the weights and their gradient are those of the whole choice
+      Tensor kept_idx_TK = arena.view(kept_idx_, T);
+      std::memcpy(kept_idx_TK.data, topk_idx_TK.data, static_cast<size_t>(topk_idx_TK.num_elements() * 4));
+      topk_idx_TK = kept_idx_TK;
       dropped_.resize(static_cast<size_t>(pass.granules.count));
-      capacity_->apply(topk_idx_TK, topk_weights_TK, pass.granules, pass.granule_counted, num_experts_,
+      capacity_->apply(kept_idx_TK, topk_weights_TK, pass.granules, pass.granule_counted, num_experts_,
                        dropped_.data());
       for (int64_t g = 0; g < pass.granules.count; ++g) {
         statistics_.dropped_G[static_cast<size_t>(pass.granule_numbers[g])] += dropped_[static_cast<size_t>(g)];

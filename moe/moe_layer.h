@@ -78,7 +78,8 @@ class MoeLayer : public engine::nn::Layer {
   LoadStatistics statistics_;
   std::vector<int64_t> previous_counts_;  // [E] of the whole previous step, empty at first
 
-  engine::Slot routed_input_, logits_, scores_, topk_idx_, topk_weights_, lse_, entropy_, dweights_, dlogits_, drouted_;
+  engine::Slot routed_input_, logits_, scores_, topk_idx_, kept_idx_, topk_weights_, lse_, entropy_, dweights_,
+      dlogits_, drouted_;
   engine::Slot shared_logit_, shared_out_, dshared_, dshared_logit_;
   // ranges of rows that balance is measured on in this pass
   std::vector<int64_t> range_offsets_, range_counts_, sequence_counts_;

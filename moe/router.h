@@ -48,6 +48,7 @@ struct BalanceGradient {
   const float* z_factors = nullptr;       // [count]: d(loss)/d(lse[t]^2); null: none
 };
 
+// topk_idx as router_forward gave it; a choice that was dropped later has dtopk_weights 0.
 // dlogits_TE is overwritten: through weights and scores from dtopk_weights, plus the balance losses.
 // p[t] for the balance losses is s[t], divided by its sum for sigmoid scores.
 struct RouterBackward {
