@@ -1,5 +1,6 @@
 #include "engine/data/corpus.h"
 
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -42,8 +43,13 @@ Corpus prepare_corpus(const DataConfig& config, const std::string& base_director
     throw Error(ExitCode::data,
                 "data.sources is empty; name at least one text, e.g. {\"name\": \"mine\", \"files\": \"text/*.txt\"}");
   }
-  std::vector<SourceDocuments> sources = read_sources(config.sources, config.filters, base_directory, seed);
-  const std::vector<SourceDocuments> ood = read_sources(config.ood, config.filters, base_directory, seed);
+  // In one call, so that no text of training is also called out of distribution.
+  std::vector<SourceConfig> all = config.sources;
+  all.insert(all.end(), config.ood.begin(), config.ood.end());
+  std::vector<SourceDocuments> sources = read_sources(all, config.filters, base_directory, seed);
+  const auto first_ood = sources.begin() + static_cast<int64_t>(config.sources.size());
+  const std::vector<SourceDocuments> ood(std::make_move_iterator(first_ood), std::make_move_iterator(sources.end()));
+  sources.erase(first_ood, sources.end());
   ManifestWriter manifest(config, vocab_size);
   for (const SourceDocuments& source : sources) manifest.add_left_out(source);
   for (const SourceDocuments& source : ood) manifest.add_left_out(source);

@@ -1,6 +1,7 @@
 #include "engine/data/documents.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "engine/core/error.h"
@@ -61,13 +62,25 @@ std::string reason_against(const std::string& text, const FilterConfig& filters,
   return seen.insert({hash.low, hash.high}).second ? "" : "the same text as another document";
 }
 
-// Keeps documents in a random order that depends on their paths alone until the cap is reached.
+// The longest beginning of at most max_bytes that does not end inside a character.
+void cut(std::string& text, int64_t max_bytes) {
+  size_t end = static_cast<size_t>(max_bytes);
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  text.resize(end);
+}
+
+// Keeps documents in a random order that depends on their paths alone until the cap is reached. Where every document
+// is larger than the cap the first one is cut.
 void cap(SourceDocuments& source, int64_t max_bytes, uint64_t seed) {
   const uint64_t key = derive_key(seed, "cap");
   auto rank = [&](const Document& d) { return xxh3_64(d.path.data(), static_cast<int64_t>(d.path.size()), key); };
   std::sort(source.documents.begin(), source.documents.end(), [&](const Document& a, const Document& b) {
     return std::pair(rank(a), a.path) < std::pair(rank(b), b.path);
   });
+  const bool fits = std::any_of(source.documents.begin(), source.documents.end(), [&](const Document& document) {
+    return static_cast<int64_t>(document.text.size()) <= max_bytes;
+  });
+  if (!fits && !source.documents.empty()) cut(source.documents.front().text, max_bytes);
   int64_t total = 0;
   std::erase_if(source.documents, [&](const Document& document) {
     const int64_t size = static_cast<int64_t>(document.text.size());
@@ -87,7 +100,7 @@ SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filt
   SourceDocuments source{config.name, {}, {}};
   for (const std::string& path : find_files(config.files, config.exclude, base_directory)) {
     Document document{path, {}, 0, {}};
-    if (!read_file(path, document.text)) {
+    if (!read_file((std::filesystem::path(base_directory) / path).string(), document.text)) {
       ++source.left_out["unreadable"];
       continue;
     }

@@ -12,7 +12,7 @@
 namespace engine::data {
 
 struct Document {
-  std::string path;
+  std::string path;  // relative to the config file where the config says so, see find_files()
   std::string text;  // as the model will see it
   int64_t file_bytes = 0;
   std::string file_sha256;

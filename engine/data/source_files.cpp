@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "engine/core/error.h"
 
@@ -37,23 +38,52 @@ bool is_glob(const std::string& pattern) {
   return pattern.find_first_of("*?[") != std::string::npos;
 }
 
-void add_if_regular(const fs::path& path, std::vector<std::string>& files) {
+// Every regular file below `directory`; with `hidden` also those whose path from there has a name with a leading dot.
+std::vector<fs::path> walk(const fs::path& directory, bool hidden) {
+  std::vector<fs::path> files;
   std::error_code error;
-  if (fs::is_regular_file(fs::symlink_status(path, error))) files.push_back(path.string());
-}
-
-// Every regular file below `directory`.
-void walk(const fs::path& directory, std::vector<std::string>& files) {
-  std::error_code error;
+  if (!fs::is_directory(directory, error)) return files;
   fs::recursive_directory_iterator it(directory, fs::directory_options::skip_permission_denied, error), end;
-  for (; !error && it != end; it.increment(error)) add_if_regular(it->path(), files);
+  for (; !error && it != end; it.increment(error)) {
+    std::error_code gone;  // a file that vanishes meanwhile is not there
+    const fs::file_status status = it->symlink_status(gone);
+    if (!hidden && it->path().filename().string().starts_with('.')) {
+      if (fs::is_directory(status)) it.disable_recursion_pending();
+    } else if (fs::is_regular_file(status)) {
+      files.push_back(it->path());
+    }
+  }
+  if (error) {
+    throw Error(ExitCode::data, str("cannot list everything below ", directory.string(), ": ", error.message(),
+                                    "; make it readable or leave it out of data.sources"));
+  }
+  return files;
 }
 
-// The directory that holds everything a glob can match.
+// The directory that holds everything a glob can match; empty: the one it is relative to.
 std::string fixed_prefix(const std::string& pattern) {
-  const size_t wild = pattern.find_first_of("*?[");
-  const size_t slash = pattern.rfind('/', wild);
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : pattern.substr(0, slash);
+  const size_t slash = pattern.rfind('/', pattern.find_first_of("*?["));
+  return slash == std::string::npos ? "" : pattern.substr(0, std::max<size_t>(1, slash));
+}
+
+std::string normal(const std::string& path) {
+  return fs::path(path).lexically_normal().string();
+}
+
+// What one pattern leads to: files by their full path.
+std::vector<fs::path> files_of(const std::string& pattern, const fs::path& base) {
+  const fs::path place = base / pattern;  // an absolute pattern stands for itself
+  std::error_code error;
+  if (fs::is_regular_file(place, error)) return {place};  // a link given by name is followed
+  if (!is_glob(pattern)) return walk(place, false);
+  const std::string prefix = fixed_prefix(pattern);
+  const bool hidden = pattern.starts_with('.') || pattern.find("/.", prefix.size()) != std::string::npos;
+  std::vector<fs::path> files = walk(base / prefix, hidden);
+  std::erase_if(files, [&](const fs::path& path) {
+    const std::string below = path.lexically_relative(base / prefix).generic_string();
+    return !glob_match(pattern, prefix.empty() ? below : (fs::path(prefix) / below).string());
+  });
+  return files;
 }
 
 }  // namespace
@@ -86,35 +116,28 @@ bool glob_match(std::string_view pattern, std::string_view path) {
 
 std::vector<std::string> find_files(const std::vector<std::string>& patterns, const std::vector<std::string>& excludes,
                                     const std::string& base_directory) {
-  std::vector<std::string> files;
+  const fs::path base = fs::absolute(base_directory.empty() ? "." : base_directory).lexically_normal();
+  std::map<std::string, std::string> names;  // by place, so that a file two patterns lead to is taken once
   for (const std::string& given : patterns) {
-    const std::string pattern = (fs::path(base_directory) / given).lexically_normal().string();
-    std::vector<std::string> found, below;
-    std::error_code error;
-    if (is_glob(pattern)) {
-      walk(fixed_prefix(pattern), below);
-      for (const std::string& path : below) {
-        if (glob_match(pattern, path)) found.push_back(path);
-      }
-    } else if (fs::is_directory(pattern, error)) {
-      walk(pattern, found);
-    } else if (fs::is_regular_file(pattern, error)) {  // a link given by name is followed
-      found.push_back(pattern);
-    }
+    const std::vector<fs::path> found = files_of(normal(given), base);
     if (found.empty()) {
-      throw Error(ExitCode::data, str("\"", given, "\" matches no file (looked for ", pattern,
+      throw Error(ExitCode::data, str("\"", given, "\" matches no file (looked for ", (base / given).string(),
                                       "); give a file, a directory or a glob, relative to the config file"));
     }
-    files.insert(files.end(), found.begin(), found.end());
+    for (const fs::path& path : found) {
+      const fs::path place = path.lexically_normal();
+      const fs::path name = fs::path(given).is_absolute() ? place : place.lexically_relative(base);
+      names.emplace(place.string(), name.generic_string());
+    }
+  }
+  std::vector<std::string> files;
+  for (const auto& [place, name] : names) {
+    const bool left_out = std::any_of(excludes.begin(), excludes.end(), [&](const std::string& exclude) {
+      return glob_match(normal(exclude), name) || glob_match((base / exclude).lexically_normal().string(), place);
+    });
+    if (!left_out) files.push_back(name);
   }
   std::sort(files.begin(), files.end());
-  files.erase(std::unique(files.begin(), files.end()), files.end());
-  std::erase_if(files, [&](const std::string& path) {
-    return std::any_of(excludes.begin(), excludes.end(), [&](const std::string& exclude) {
-      return glob_match((fs::path(base_directory) / exclude).lexically_normal().string(), path) ||
-             glob_match(exclude, path);
-    });
-  });
   return files;
 }
 

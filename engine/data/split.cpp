@@ -54,6 +54,23 @@ std::map<int64_t, std::vector<Member>> group_members(const std::vector<SourceDoc
   return by_group;
 }
 
+// For a source of few, large documents: its smallest group, if it has another one, though that is more than wanted.
+void hold_out_smallest(const std::vector<SourceDocuments>& sources,
+                       const std::map<int64_t, std::vector<Member>>& groups, size_t source,
+                       std::map<int64_t, bool>& held_out) {
+  std::vector<std::pair<int64_t, int64_t>> own;  // bytes and number of groups of this source alone
+  for (const auto& [group, members] : groups) {
+    int64_t bytes = 0;
+    bool alone = true;
+    for (const Member& m : members) {
+      bytes += static_cast<int64_t>(sources[m.source].documents[m.document].text.size());
+      alone = alone && m.source == source;
+    }
+    if (alone) own.push_back({bytes, group});
+  }
+  if (own.size() >= 2) held_out[std::min_element(own.begin(), own.end())->second] = true;
+}
+
 }  // namespace
 
 std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const HeldOutConfig& config, uint64_t seed) {
@@ -87,6 +104,9 @@ std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const Hel
     }
     held_out[group] = fits;
     for (size_t s = 0; fits && s < sources.size(); ++s) taken[s] += bytes[s];
+  }
+  for (size_t s = 0; s < sources.size(); ++s) {
+    if (taken[s] == 0) hold_out_smallest(sources, groups, s, held_out);
   }
   for (const auto& [group, members] : groups) {
     for (const Member& m : members) {

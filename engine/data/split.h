@@ -14,8 +14,8 @@ struct Split {
 };
 
 // By whole near-duplicate groups over all sources, in a random order that depends on the seed, until each source
-// has its fraction; or the last fraction of each source's bytes. A source that `groups` cannot divide throws
-// Error(data).
+// has its fraction (at least its smallest group); or the last fraction of each source's bytes. A source that `groups`
+// cannot divide throws Error(data).
 std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const HeldOutConfig& config, uint64_t seed);
 
 }  // namespace engine::data

@@ -18,8 +18,7 @@ using namespace engine::data;
 std::string prose(int seed, int words) {
   std::string text;
   for (int i = 0; i < words; ++i)
-    text += "w" + std::to_string(philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(i))[0] % 5000) +
-            (i % 9 == 8 ? "\n" : " ");
+    text += str("w", philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(i))[0] % 5000, i % 9 == 8 ? '\n' : ' ');
   return text;
 }
 
@@ -50,10 +49,27 @@ TEST_CASE("source_files: finds regular files in order, without links and exclusi
   directory.write("t/a/skip.txt", "s");
   std::filesystem::create_symlink(directory.path() + "/t", directory.path() + "/t/loop");
   const std::vector<std::string> files = find_files({"t/**"}, {"**/skip.txt"}, directory.path());
-  CHECK(files == std::vector<std::string>{directory.path() + "/t/a/z.txt", directory.path() + "/t/b.txt"});
+  CHECK(files == std::vector<std::string>{"t/a/z.txt", "t/b.txt"});
   CHECK(find_files({"t", "t/b.txt"}, {}, directory.path()).size() == 3);
+  CHECK(find_files({"t", directory.path() + "/t/**"}, {}, directory.path()).size() == 3);
+  CHECK(find_files({"t"}, {directory.path() + "/t/a/*"}, directory.path()) == std::vector<std::string>{"t/b.txt"});
+  CHECK(find_files({"../b.txt"}, {}, directory.path() + "/t/a") == std::vector<std::string>{"../b.txt"});
+  directory.write("[1]/x.txt", "a base directory is no pattern, and a name with brackets can be given as it is");
+  CHECK(find_files({"*.txt"}, {}, directory.path() + "/[1]") == std::vector<std::string>{"x.txt"});
+  CHECK(find_files({"[1]/x.txt"}, {}, directory.path()) == std::vector<std::string>{"[1]/x.txt"});
   CHECK_THROWS_WITH_AS(find_files({"none/*.txt"}, {}, directory.path()),
                        doctest::Contains("\"none/*.txt\" matches no file"), Error);
+}
+
+TEST_CASE("source_files: names that begin with a dot are found only where the pattern says so") {
+  test::TemporaryDirectory directory;
+  for (const char* name : {"a.txt", ".env", ".git/config", "sub/.cache/b.txt"}) directory.write(name, "text");
+  CHECK(find_files({"."}, {}, directory.path()) == std::vector<std::string>{"a.txt"});
+  CHECK(find_files({"**"}, {}, directory.path()) == std::vector<std::string>{"a.txt"});
+  CHECK(find_files({".env"}, {}, directory.path()) == std::vector<std::string>{".env"});
+  CHECK(find_files({".git"}, {}, directory.path()) == std::vector<std::string>{".git/config"});
+  CHECK(find_files({"sub/.cache/*"}, {}, directory.path()) == std::vector<std::string>{"sub/.cache/b.txt"});
+  CHECK(find_files({"*/.cache/*"}, {}, directory.path()) == std::vector<std::string>{"sub/.cache/b.txt"});
 }
 
 TEST_CASE("source_files: text is UTF-8 without NUL") {
@@ -85,6 +101,12 @@ TEST_CASE("documents: stripping, filters, duplicates and caps are applied and co
   SourceConfig capped = source("s", {"*.txt"});
   capped.max_bytes = ByteCount{static_cast<int64_t>(sources[0].documents[0].text.size())};
   CHECK(read_sources({capped}, filters, directory.path(), 1)[0].documents.size() == 1);
+  directory.write("euro/e.txt", "ab\xe2\x82\xac and so on");
+  SourceConfig one = source("one", {"euro"});
+  for (auto [limit, text] : {std::pair{5, "ab\xe2\x82\xac"}, std::pair{4, "ab"}, std::pair{2, "ab"}}) {
+    one.max_bytes = ByteCount{limit};  // smaller than the only document: cut, not inside a character
+    CHECK(read_sources({one}, {}, directory.path(), 1)[0].documents[0].text == text);
+  }
   filters.min_bytes = ByteCount{1000000};
   CHECK_THROWS_WITH_AS(read_sources({source("s", {"*.txt"})}, filters, directory.path(), 1),
                        doctest::Contains("source \"s\" has no document left"), Error);
@@ -119,6 +141,15 @@ TEST_CASE("split: near-duplicates are never divided between training and held-ou
   }
 }
 
+TEST_CASE("split: of a few large documents the smallest is held out, though it is more than the fraction") {
+  SourceDocuments docs{"s", {}, {}};
+  for (int i = 0; i < 4; ++i) docs.documents.push_back({"doc" + std::to_string(i), prose(i, i == 2 ? 90 : 100), 0, {}});
+  const Split split = split_sources({docs}, {}, 1)[0];
+  REQUIRE(split.held_out.size() == 1);
+  CHECK(split.held_out[0].path == "doc2");
+  CHECK(split.train.size() == 3);
+}
+
 TEST_CASE("split: the tail of a source, and a source of one document says what to do") {
   SourceDocuments one{"s", {{"a", "0123456789", 10, {}}}, {}};
   HeldOutConfig config;
@@ -148,6 +179,38 @@ TEST_CASE("corpus: tokens, end of document between documents, and a manifest of 
   CHECK(corpus.manifest.find("o.txt") != std::string::npos);
   config.sources.clear();
   CHECK_THROWS_AS(prepare_corpus(config, directory.path(), 1, 257), Error);
+}
+
+TEST_CASE("corpus: what is held out does not depend on where the config's directory is or how it is written") {
+  test::TemporaryDirectory here, there;
+  DataConfig config;
+  config.sources = {source("s", {"text"})};
+  config.sources[0].max_bytes = ByteCount{30000};
+  config.held_out.fraction = 0.2;
+  for (int i = 0; i < 40; ++i) {
+    here.write(str("text/", i), prose(i, 200));
+    there.write(str("deeper/text/", i), prose(i, 200));
+  }
+  const Corpus first = prepare_corpus(config, here.path(), 1, 257);
+  const std::string relative = std::filesystem::relative(here.path()).string();
+  for (const std::string& base : {relative, here.path() + "/text/..", there.path() + "/deeper"}) {
+    const Corpus again = prepare_corpus(config, base, 1, 257);
+    CHECK(again.sources[0].train.tokens == first.sources[0].train.tokens);
+    CHECK(again.sources[0].held_out.tokens == first.sources[0].held_out.tokens);
+    CHECK(again.manifest == first.manifest);
+  }
+}
+
+TEST_CASE("corpus: a text of training is not out of distribution") {
+  test::TemporaryDirectory directory;
+  directory.write("a.txt", "in training");
+  directory.write("ood/b.txt", "in training");
+  directory.write("ood/c.txt", "elsewhere");
+  DataConfig config;
+  config.sources = {source("s", {"a.txt"})};
+  config.ood = {source("o", {"ood"})};
+  config.held_out.fraction = 0;
+  CHECK(prepare_corpus(config, directory.path(), 1, 257).ood[0].num_bytes == 9);
 }
 
 TEST_CASE("document_mask: positions and attention restart after the end of a document") {
