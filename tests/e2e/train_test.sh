@@ -78,6 +78,24 @@ subprocess.run([sys.argv[1], "train", "tiny.json", "--overfit-batch", "--run-dir
 losses = [json.loads(line)["loss"] for line in open("over/metrics.jsonl")]
 assert losses[-1] < 1.0, losses[-1]' "$switchyard"
 
+# evaluation holds out what training held out, wherever config and program stand
+mkdir -p project/texts
+python3 -c 'import random
+random.seed(3)
+for i in range(60):
+    open(f"project/texts/{i}.txt", "w").write(" ".join(f"w{random.randrange(4000)}" for _ in range(250)))
+config = open("tiny.json").read()
+open("project/c.json", "w").write(config)'
+groups=(--set 'data.sources=[{"name": "t", "files": "texts/*.txt"}]' --set data.held_out.split=groups)
+"$switchyard" train project/c.json --run-dir grouped "${groups[@]}" >/dev/null 2>&1
+"$switchyard" eval grouped --json --no-baselines >near.json
+(cd / && "$switchyard" eval "$work/grouped" --json --no-baselines) >far.json
+check "eval reads the held-out text of training" python3 -c 'import json
+trained = json.loads(open("grouped/eval.jsonl").readlines()[-1])["sets"][0]
+for name in ("near.json", "far.json"):
+    evaluated = json.load(open(name))["sets"][0]
+    assert (evaluated["tokens"], evaluated["loss"]) == (trained["tokens"], trained["loss"]), (name, evaluated, trained)'
+
 expect_exit 2 'did you mean "train"' "$switchyard" trian tiny.json
 expect_exit 2 "cannot be read" "$switchyard" train nothing.json
 expect_exit 2 'unknown key "batch_token"' "$switchyard" train tiny.json --set train.batch_token=1
