@@ -15,7 +15,7 @@ FLOOR = ["engine/core"]
 LAYERS = FLOOR + ["engine/ops", "engine/config", "engine/nn"]
 MODEL = LAYERS + ["comm", "attention", "moe"]
 BESIDE_MODEL = FLOOR + ["engine/config", "engine/nn", "comm"]
-TRAIN = MODEL + ["engine/model", "engine/data", "engine/checkpoint"]
+TRAIN = MODEL + ["engine/model", "engine/data", "engine/checkpoint", "engine/huggingface"]
 MAY_INCLUDE = {
     "engine/core": [],
     "comm": FLOOR,
@@ -25,6 +25,7 @@ MAY_INCLUDE = {
     "attention": LAYERS,
     "moe": LAYERS + ["comm"],
     "engine/model": MODEL,
+    "engine/huggingface": FLOOR + ["engine/config"],
     "engine/data": BESIDE_MODEL,
     "engine/checkpoint": BESIDE_MODEL,
     "engine/train": TRAIN,
@@ -37,7 +38,7 @@ LIBRARIES = [
     ("NCCL", r"nccl", r"^comm/"),
     ("CUDA", r"(cuda|cublas|cub/|thrust/|cooperative_groups|nvtx)", r"(\.cu$|cuda|engine/core/device\.|comm/(world|nccl))"),
     ("CLI11", r"CLI/", r"^tools/"),
-    ("JSON", r"nlohmann/", r"^(engine/(config|checkpoint|data|train)|tools)/"),
+    ("JSON", r"nlohmann/", r"^(engine/(config|checkpoint|data|huggingface|train)|tools)/"),
     ("doctest", r"doctest", r"^tests/"),
 ]
 INCLUDE = re.compile(r'\s*#\s*include\s*([<"])([^">]+)[">]')

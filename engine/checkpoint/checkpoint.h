@@ -1,8 +1,8 @@
 // A checkpoint: one directory per step, whole or absent.
 //
 //   step-00000300/
-//     model-0000i-of-0000n.safetensors      weights under their Hugging Face names, experts under global numbers
-//     model.safetensors.index.json          which file holds which weight, as transformers reads it
+//     model-0000i-of-0000n.safetensors      weights under the names of their Hugging Face family, experts numbered
+//     globally model.safetensors.index.json          which file holds which weight, as transformers reads it
 //     config.json, generation_config.json   where a Hugging Face family expresses the model
 //     optimizer-0000i-of-0000n.safetensors  moments as (weight, range): exp_avg.NAME@BEGIN, exp_avg_sq.NAME@BEGIN
 //     state.json                            step, tokens, digest, balance state, and the run's config
@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,6 +49,8 @@ struct SaveRequest {
   std::vector<MomentSlice> moments{};
   TrainingState state{};
   std::map<std::string, std::string> extra_files{};  // config.json, generation_config.json
+  // What a weight is called in the files; by default as in the store. The manifest knows both names.
+  std::function<std::string(const std::string&)> tensor_name = [](const std::string& name) { return name; };
   int64_t keep_last = 2;
 };
 

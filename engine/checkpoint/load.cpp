@@ -74,7 +74,7 @@ TrainingState read_state(const std::string& directory) {
 
 struct Reader::Contents {
   struct Weight {
-    std::string file, hash;
+    std::string file, tensor, hash;
     std::vector<int64_t> shape;
   };
   struct Moment {
@@ -126,7 +126,8 @@ Reader::Reader(const std::string& path) : contents_(std::make_unique<Contents>()
     c.sha256_of[info.name] = file.at("sha256", kBad).string;
   }
   for (const JsonValue& weight : manifest.at("weights", kBad).items) {
-    Contents::Weight w{weight.at("file", kBad).string, weight.at("xxh3", kBad).string, {}};
+    Contents::Weight w{
+        weight.at("file", kBad).string, weight.at("tensor", kBad).string, weight.at("xxh3", kBad).string, {}};
     for (const JsonValue& dim : weight.at("shape", kBad).items) w.shape.push_back(dim.integer);
     if (!c.weights.emplace(weight.at("name", kBad).string, w).second) {
       throw Error(kBad, str(path, " holds ", weight.at("name", kBad).string, " twice"));
@@ -162,7 +163,8 @@ void Reader::load_weights(nn::ParameterStore& store) const {
       problem(name, " has another shape");
     } else {
       const SafetensorsFile& file = contents_->file(found->second.file);
-      file.read(contents_->entry(found->second.file, name), 0, parameter.elements, parameter.weight.f32());
+      file.read(contents_->entry(found->second.file, found->second.tensor), 0, parameter.elements,
+                parameter.weight.f32());
       const Hash128 hash = hash_weight(parameter);
       if (to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash)) != found->second.hash) {
         problem(name, " is damaged (its hash differs from the manifest's)");

@@ -81,12 +81,14 @@ std::string hex(const Hash128& hash) {
 }
 
 void write_weights(const Directory& directory, const std::string& name,
-                   const std::vector<const nn::Parameter*>& weights, RankFiles& written) {
+                   const std::vector<const nn::Parameter*>& weights, const SaveRequest& request, RankFiles& written) {
   std::vector<NamedTensor> tensors;
   for (const nn::Parameter* parameter : weights) {
     check_finite(*parameter);
-    tensors.push_back({parameter->spec.name, parameter->weight});
+    const std::string tensor = request.tensor_name(parameter->spec.name);
+    tensors.push_back({tensor, parameter->weight});
     written.weights.push_back({{"name", parameter->spec.name},
+                               {"tensor", tensor},
                                {"file", name},
                                {"shape", parameter->spec.dims},
                                {"xxh3", hex(hash_weight(*parameter))}});
@@ -146,7 +148,7 @@ void write_manifest(const Directory& directory, const SaveRequest& request, cons
     }
   }
   for (const Json& weight : manifest["weights"]) {
-    const std::string name = weight["name"];
+    const std::string name = weight["tensor"];
     if (weight_map.contains(name)) throw Error(ExitCode::bug, str(name, " was written by two ranks"));
     weight_map[name] = weight["file"];
     int64_t bytes = 4;
@@ -220,7 +222,7 @@ std::string save_checkpoint(const std::string& directory, const SaveRequest& req
   RankFiles written;
   together(world, [&] {
     const Directory inside = Directory::open(directory + "/" + temporary);
-    if (model.mine > 0) write_weights(inside, shard_name("model", model.mine, model.of), weights, written);
+    if (model.mine > 0) write_weights(inside, shard_name("model", model.mine, model.of), weights, request, written);
     if (optimizer.mine > 0)
       write_moments(inside, shard_name("optimizer", optimizer.mine, optimizer.of), request.moments, written);
   });

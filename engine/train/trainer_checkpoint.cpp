@@ -7,6 +7,7 @@
 #include "engine/config/canonical.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
+#include "engine/huggingface/family.h"
 #include "engine/train/loaded_model.h"
 
 namespace engine::train {
@@ -61,6 +62,15 @@ std::string identity(Config config) {
   return canonical_json(config);
 }
 
+// Weights and config.json as transformers opens them, if it has a family for the model.
+void describe_for_transformers(const Config& config, checkpoint::SaveRequest& request) {
+  const huggingface::Family family = huggingface::family_of(config.model);
+  if (!family) return;
+  request.tensor_name = [family](const std::string& name) { return huggingface::file_name(family, name); };
+  request.extra_files["config.json"] = huggingface::config_json(family, config.model, config.tokenizer.kind);
+  request.extra_files["generation_config.json"] = huggingface::generation_config_json(config.tokenizer.kind);
+}
+
 std::string line_at(const std::string& text, size_t at) {
   const size_t begin = text.rfind('\n', at) + 1, first = text.find_first_not_of(' ', begin);
   return text.substr(first, text.find('\n', first) - first);
@@ -81,6 +91,7 @@ std::string save_trainer(Trainer& trainer, const std::string& directory, int64_t
   state.config_directory = absolute(config.directory);
   state.arrays["gradient_bounds"] = trainer.grid().bounds();
   put_balance_state(trainer.model(), state);
+  describe_for_transformers(config, request);
   return checkpoint::save_checkpoint(directory, request, trainer.groups());
 }
 
