@@ -1,14 +1,16 @@
 // Group: ranks that work together, and the collectives they call.
 //
-// Every rank of a group calls the same collectives in the same order. Each returns a Work; the buffers belong to
-// the collective until wait() returns. Sums are exact for integers; sums of f64 are only ever taken of values on
-// a common exact grid (engine/core/gradient.h), so the order in which an implementation adds cannot matter.
-// A group of one is a real group: its collectives copy.
+// Every rank of a group calls the same collectives in the same order. Each returns a Work; buffers and counts belong
+// to the collective until wait() returns. A collective takes no memory from the heap once the largest of its kind has
+// run. Sums are exact for integers; sums of f64 are only ever taken of values on a common exact grid
+// (engine/core/gradient.h), so the order in which an implementation adds cannot matter. A group of one is a real group:
+// its collectives copy.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "engine/core/tensor.h"
 
@@ -19,7 +21,7 @@ using engine::DType;
 using engine::Tensor;
 
 // A collective that may still be under way. wait() returns when this rank's part is complete; it may be called
-// once, and is called by the destructor if nobody did.
+// once, and is called by the destructor if nobody did. The group keeps the state, and outlives it.
 class Work {
  public:
   class State {
@@ -28,9 +30,13 @@ class Work {
     virtual void wait() = 0;
   };
   Work() = default;  // complete
-  explicit Work(std::unique_ptr<State> state) : state_(std::move(state)) {}
-  Work(Work&&) = default;
-  Work& operator=(Work&&) = default;
+  explicit Work(State& state) : state_(&state) {}
+  Work(Work&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  Work& operator=(Work&& other) {
+    wait();
+    state_ = std::exchange(other.state_, nullptr);
+    return *this;
+  }
   // While an exception unwinds, buffers must not go before the others have read them; a second error adds nothing.
   ~Work() {
     try {
@@ -39,11 +45,11 @@ class Work {
     }
   }
   void wait() {
-    if (auto state = std::move(state_)) state->wait();
+    if (State* state = std::exchange(state_, nullptr)) state->wait();
   }
 
  private:
-  std::unique_ptr<State> state_;
+  State* state_ = nullptr;
 };
 
 class Group {

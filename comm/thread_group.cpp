@@ -6,11 +6,13 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "engine/core/buffer.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 
@@ -26,7 +28,6 @@ constexpr uint64_t kSlots = 16;  // collectives of one group that may be under w
 struct alignas(64) Post {
   const char* in = nullptr;
   const int64_t* counts = nullptr;    // rows for each rank, all_to_all_v only
-  std::vector<char> staging;          // copy of `in` where the result goes to the same memory
   std::atomic<uint64_t> posted{0};    // number of the collective, counted from 1
   std::atomic<uint64_t> finished{0};  // its rank needs nobody's buffer any more
 };
@@ -53,17 +54,19 @@ void wait_until(const std::atomic<uint64_t>& counter, uint64_t number, const std
   }
 }
 
-// Completes a collective: waits for the others' posts, pulls, and waits until nobody reads this rank's buffer.
-template <class Pull>
+// Completes a collective: waits for the others' posts, pulls, waits until nobody reads this rank's buffer, and then
+// runs `after`, which may write to it.
+template <class Pull, class After>
 class Pending final : public Work::State {
  public:
-  Pending(Shared& shared, uint64_t number, int rank, Pull pull)
-      : shared_(shared), number_(number), rank_(rank), pull_(std::move(pull)) {}
+  Pending(Shared& shared, uint64_t number, int rank, Pull pull, After after)
+      : shared_(shared), number_(number), rank_(rank), pull_(pull), after_(after) {}
   void wait() override {
     for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).posted, number_, *shared_.aborted);
     pull_();
     shared_.post(number_, rank_).finished.store(number_, std::memory_order_release);
     for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).finished, number_, *shared_.aborted);
+    after_();
   }
 
  private:
@@ -71,14 +74,23 @@ class Pending final : public Work::State {
   uint64_t number_;
   int rank_;
   Pull pull_;
+  After after_;
 };
 
+// Room for the state of one collective.
+struct alignas(64) WorkRoom {
+  std::byte bytes[192];
+};
+
+// out[i] = combination over ranks of element first + i of their posts.
 template <class T, class Combine>
-void combine_ranks(T* out, const std::vector<const T*>& parts, int64_t count, Combine combine) {
+void combine_ranks(T* out, const std::vector<const char*>& posts, int64_t first, int64_t count, Combine combine) {
   engine::parallel_ranges(count, int64_t{1} << 15, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      T total = parts[0][i];
-      for (size_t r = 1; r < parts.size(); ++r) total = combine(total, parts[r][i]);
+      T total = reinterpret_cast<const T*>(posts[0])[first + i];
+      for (size_t r = 1; r < posts.size(); ++r) {
+        total = combine(total, reinterpret_cast<const T*>(posts[r])[first + i]);
+      }
       out[i] = total;
     }
   });
@@ -94,17 +106,18 @@ T add(T a, T b) {
 }
 
 template <class T>
-void reduce(T* out, const std::vector<const T*>& parts, int64_t count, Reduction reduction) {
+void reduce(T* out, const std::vector<const char*>& posts, int64_t first, int64_t count, Reduction reduction) {
   if (reduction == Reduction::sum) {
-    combine_ranks(out, parts, count, add<T>);
+    combine_ranks(out, posts, first, count, add<T>);
   } else {
-    combine_ranks(out, parts, count, [](T a, T b) { return a > b ? a : b; });
+    combine_ranks(out, posts, first, count, [](T a, T b) { return a > b ? a : b; });
   }
 }
 
 class ThreadGroup final : public Group {
  public:
-  ThreadGroup(std::shared_ptr<Shared> shared, int rank) : shared_(std::move(shared)), rank_(rank) {}
+  ThreadGroup(std::shared_ptr<Shared> shared, int rank)
+      : shared_(std::move(shared)), rank_(rank), posts_(static_cast<size_t>(shared_->size)) {}
 
   int rank() const override { return rank_; }
   int size() const override { return shared_->size; }
@@ -129,12 +142,12 @@ class ThreadGroup final : public Group {
   }
 
   void barrier() override {
-    start(nullptr, nullptr, 0, [] {}).wait();
+    start(nullptr, nullptr, [] {}).wait();
   }
 
   Work broadcast(Tensor data, int root) override {
     const int64_t bytes = bytes_of(data);
-    return start(data.data, nullptr, 0, [this, data, root, bytes, number = number_ + 1] {
+    return start(data.data, nullptr, [this, data, root, bytes, number = number_ + 1] {
       if (rank_ != root) copy(data.data, peer(number, root), bytes);
     });
   }
@@ -145,7 +158,7 @@ class ThreadGroup final : public Group {
   Work all_gather(Tensor out, ConstTensor in) override {
     const int64_t bytes = bytes_of(in);
     ENSURE(bytes_of(out) == bytes * size(), "all_gather gives ", bytes * size(), " bytes, not ", bytes_of(out));
-    return start(in.data, nullptr, 0, [this, out, bytes, number = number_ + 1] {
+    return start(in.data, nullptr, [this, out, bytes, number = number_ + 1] {
       for (int r = 0; r < size(); ++r) copy(static_cast<char*>(out.data) + r * bytes, peer(number, r), bytes);
     });
   }
@@ -154,28 +167,26 @@ class ThreadGroup final : public Group {
     const size_t me = static_cast<size_t>(rank_);
     const int64_t begin = begins[me], count = begins[me + 1] - begin;
     ENSURE(out.num_elements() == count, "this rank's part has ", count, " elements, not ", out.num_elements());
-    return start(in.data, nullptr, 0, [this, out, begin, count, number = number_ + 1] {
-      reduce_posts(out, number, begin, count, Reduction::sum);
+    return start(in.data, nullptr, [this, out, begin, count, number = number_ + 1] {
+      reduce_posts(out.data, out.dtype, number, begin, count, Reduction::sum);
     });
   }
 
   Work all_gather_v(Tensor data, std::span<const int64_t> begins) override {
     const int64_t element = engine::dtype_bytes(data.dtype);
-    return start(
-        data.data, nullptr, 0,
-        [this, data, element, parts = std::vector<int64_t>(begins.begin(), begins.end()), number = number_ + 1] {
-          for (int r = 0; r < size(); ++r) {
-            const int64_t begin = parts[static_cast<size_t>(r)] * element;
-            const int64_t end = parts[static_cast<size_t>(r) + 1] * element;
-            if (r != rank_) copy(static_cast<char*>(data.data) + begin, peer(number, r) + begin, end - begin);
-          }
-        });
+    return start(data.data, nullptr, [this, data, element, begins, number = number_ + 1] {
+      for (int r = 0; r < size(); ++r) {
+        const int64_t begin = begins[static_cast<size_t>(r)] * element;
+        const int64_t end = begins[static_cast<size_t>(r) + 1] * element;
+        if (r != rank_) copy(static_cast<char*>(data.data) + begin, peer(number, r) + begin, end - begin);
+      }
+    });
   }
 
   Work all_to_all(Tensor out, ConstTensor in) override {
     const int64_t bytes = bytes_of(in) / size();
     ENSURE(bytes_of(out) == bytes_of(in), "all_to_all gives ", bytes_of(in), " bytes, not ", bytes_of(out));
-    return start(in.data, nullptr, 0, [this, out, bytes, number = number_ + 1] {
+    return start(in.data, nullptr, [this, out, bytes, number = number_ + 1] {
       for (int r = 0; r < size(); ++r) {
         copy(static_cast<char*>(out.data) + r * bytes, peer(number, r) + rank_ * bytes, bytes);
       }
@@ -187,9 +198,8 @@ class ThreadGroup final : public Group {
     ENSURE(in.is_contiguous() && out.is_contiguous(), "collectives take contiguous tensors");
     const int64_t row = in.columns() * engine::dtype_bytes(in.dtype);
     ENSURE(row == out.columns() * engine::dtype_bytes(out.dtype), "rows sent and received differ in size");
-    return start(in.data, send_rows.data(), 0,
-                 [this, out, row, recv = std::vector<int64_t>(recv_rows.begin(), recv_rows.end()),
-                  number = number_ + 1] { pull_rows(out, row, recv, number); });
+    return start(in.data, send_rows.data(),
+                 [this, out, row, recv_rows, number = number_ + 1] { pull_rows(out, row, recv_rows, number); });
   }
 
  private:
@@ -202,9 +212,15 @@ class ThreadGroup final : public Group {
   }
   const char* peer(uint64_t number, int rank) const { return shared_->post(number, rank).in; }
 
-  // Posts the next collective. With `staged_bytes` the others read a copy of `in`.
-  template <class Pull>
-  Work start(const void* in, const int64_t* counts, int64_t staged_bytes, Pull pull) {
+  struct Nothing {
+    void operator()() const {}
+  };
+
+  // Posts the next collective.
+  template <class Pull, class After = Nothing>
+  Work start(const void* in, const int64_t* counts, Pull pull, After after = {}) {
+    using State = Pending<Pull, After>;
+    static_assert(sizeof(State) <= sizeof(WorkRoom) && std::is_trivially_destructible_v<Pull>);
     const uint64_t number = ++number_;
     if (number > kSlots) {  // the slot's earlier collective must be over everywhere
       for (int r = 0; r < size(); ++r) {
@@ -213,42 +229,37 @@ class ThreadGroup final : public Group {
     }
     Post& post = shared_->post(number, rank_);
     post.in = static_cast<const char*>(in);
-    if (staged_bytes > 0) {
-      post.staging.assign(post.in, post.in + staged_bytes);
-      post.in = post.staging.data();
-    }
     post.counts = counts;
     post.posted.store(number, std::memory_order_release);
-    return Work(std::make_unique<Pending<Pull>>(*shared_, number, rank_, std::move(pull)));
+    return Work(*new (&rooms_[number % kSlots]) State(*shared_, number, rank_, pull, after));
   }
 
   Work all_reduce(Tensor data, Reduction reduction) {
-    return start(data.data, nullptr, bytes_of(data), [this, data, reduction, number = number_ + 1] {
-      reduce_posts(data, number, 0, data.num_elements(), reduction);
-    });
+    const int64_t bytes = bytes_of(data);
+    return start(
+        data.data, nullptr,
+        [this, data, bytes, reduction, number = number_ + 1] {
+          if (bytes > reduced_.bytes()) reduced_ = engine::Buffer(bytes);
+          reduce_posts(reduced_.data(), data.dtype, number, 0, data.num_elements(), reduction);
+        },
+        [this, data, bytes] { copy(data.data, reduced_.data(), bytes); });
   }
 
-  void reduce_posts(Tensor out, uint64_t number, int64_t begin, int64_t count, Reduction reduction) {
-    switch (out.dtype) {
+  void reduce_posts(void* out, DType dtype, uint64_t number, int64_t begin, int64_t count, Reduction reduction) {
+    for (int r = 0; r < size(); ++r) posts_[static_cast<size_t>(r)] = peer(number, r);
+    switch (dtype) {
       case DType::f64:
-        return reduce(out.f64(), parts<double>(number, begin), count, reduction);
+        return reduce(static_cast<double*>(out), posts_, begin, count, reduction);
       case DType::f32:
-        return reduce(out.f32(), parts<float>(number, begin), count, reduction);
+        return reduce(static_cast<float*>(out), posts_, begin, count, reduction);
       case DType::i64:
-        return reduce(out.i64(), parts<int64_t>(number, begin), count, reduction);
+        return reduce(static_cast<int64_t*>(out), posts_, begin, count, reduction);
       default:
-        ENSURE(false, "no reduction of ", engine::dtype_name(out.dtype));
+        ENSURE(false, "no reduction of ", engine::dtype_name(dtype));
     }
   }
 
-  template <class T>
-  std::vector<const T*> parts(uint64_t number, int64_t begin) const {
-    std::vector<const T*> pointers;
-    for (int r = 0; r < size(); ++r) pointers.push_back(reinterpret_cast<const T*>(peer(number, r)) + begin);
-    return pointers;
-  }
-
-  void pull_rows(Tensor out, int64_t row, const std::vector<int64_t>& recv_rows, uint64_t number) {
+  void pull_rows(Tensor out, int64_t row, std::span<const int64_t> recv_rows, uint64_t number) {
     char* to = static_cast<char*>(out.data);
     for (int r = 0; r < size(); ++r) {
       const Post& post = shared_->post(number, r);
@@ -265,6 +276,9 @@ class ThreadGroup final : public Group {
   std::shared_ptr<Shared> shared_;
   int rank_;
   uint64_t number_ = 0;  // collectives started so far
+  std::array<WorkRoom, kSlots> rooms_;
+  std::vector<const char*> posts_;  // of one collective, by rank
+  engine::Buffer reduced_;          // of an all-reduce, until nobody reads the data it replaces
 };
 
 }  // namespace

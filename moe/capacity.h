@@ -18,6 +18,9 @@ class Capacity {
   // Policy "probs" keeps the largest weights (equal ones: the earlier token), "position" the earliest tokens.
   Capacity(double factor, const std::string& policy) : factor_(factor), by_weight_(policy == "probs") {}
 
+  // Takes the memory that passes of at most so many rows need.
+  void reserve(int64_t max_rows) { choices_.reserve(static_cast<size_t>(max_rows)); }
+
   // Sets topk_idx to -1 where a choice finds no place; weights of the others stay as they are. counted[g] tokens of
   // granule g take part. dropped[g] is set to the number of choices dropped.
   void apply(engine::Tensor topk_idx_TK, engine::ConstTensor topk_weights_TK, const engine::GranuleRows& granules,

@@ -79,7 +79,10 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   scores_ = plan.saved("scores_TE", DType::f32, {max_rows, num_experts_});
   topk_idx_ = plan.saved("topk_idx_TK", DType::i32, {max_rows, slots_});
   topk_weights_ = plan.saved("topk_weights_TK", DType::f32, {max_rows, slots_});
-  if (capacity_) kept_idx_ = plan.scratch("kept_idx_TK", DType::i32, {max_rows, slots_});
+  if (capacity_) {
+    kept_idx_ = plan.scratch("kept_idx_TK", DType::i32, {max_rows, slots_});
+    capacity_->reserve(max_rows);
+  }
   lse_ = plan.saved("lse_T", DType::f32, {max_rows});
   entropy_ = plan.saved("entropy_T", DType::f32, {max_rows});
   dweights_ = plan.scratch("dtopk_weights_TK", DType::f32, {max_rows, slots_});

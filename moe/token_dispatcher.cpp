@@ -31,6 +31,7 @@ TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t s
   const size_t ranks = static_cast<size_t>(ep.size());
   send_rows_.resize(ranks), send_slots_.resize(ranks), recv_rows_.resize(ranks), recv_slots_.resize(ranks);
   granule_bases_.resize(ranks + 1);
+  counts_sent_.resize(3 * ranks), counts_received_.resize(3 * ranks);
 }
 
 void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
@@ -50,6 +51,8 @@ void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
   home_buffer_.reserve(DType::f32, max_rows * slots_, hidden_size_);
   recv_buffer_.reserve(DType::f32, expected, hidden_size_);
   return_buffer_.reserve(DType::f32, expected, hidden_size_);
+  weights_send_.reserve(DType::f32, max_rows * std::min(slots_, ranks), slots_);
+  weights_recv_.reserve(DType::f32, expected, slots_);
 }
 
 int64_t TokenDispatcher::growths() const {
@@ -101,7 +104,7 @@ void TokenDispatcher::route(const engine::nn::Pass& pass, ConstTensor topk_idx_T
     std::swap(received_info_, sent_info_);
     granule_bases_ = {0, granules};
   } else {
-    std::vector<int64_t> mine(static_cast<size_t>(3 * ranks)), theirs(static_cast<size_t>(3 * ranks));
+    std::vector<int64_t>&mine = counts_sent_, &theirs = counts_received_;
     for (size_t r = 0; r < static_cast<size_t>(ranks); ++r) {
       mine[3 * r] = send_rows_[r], mine[3 * r + 1] = send_slots_[r], mine[3 * r + 2] = granules;
     }

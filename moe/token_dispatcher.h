@@ -72,9 +72,10 @@ class TokenDispatcher {
   // expert side: each token received has K local experts (or -1) and its granule's number among those of the pass
   std::vector<int32_t> sent_info_, received_info_;
   std::vector<int64_t> recv_rows_, recv_slots_;
-  std::vector<int32_t> row_tokens_R_;  // received token of each row
-  std::vector<int32_t> row_slots_R_;   // and its slot
-  std::vector<int32_t> return_order_;  // rows in the order they go home
+  std::vector<int64_t> counts_sent_, counts_received_;  // per rank: tokens, pairs, granules
+  std::vector<int32_t> row_tokens_R_;                   // received token of each row
+  std::vector<int32_t> row_slots_R_;                    // and its slot
+  std::vector<int32_t> return_order_;                   // rows in the order they go home
   std::vector<int64_t> offsets_e_, granule_offsets_, granule_bases_;
   int64_t num_rows_ = 0, num_granules_ = 0, num_received_ = 0;
 

@@ -25,6 +25,7 @@ void Sha256::update(const void* data, int64_t bytes) {
 Sha256::Digest Sha256::finish() {
   Digest digest;
   EVP_DigestFinal_ex(context_->evp, digest.data(), nullptr);
+  EVP_DigestInit_ex(context_->evp, nullptr, nullptr);
   return digest;
 }
 

@@ -17,7 +17,7 @@ class Sha256 {
   Sha256(Sha256&&) noexcept;
   void update(const void* data, int64_t bytes);
   void update(std::string_view text) { update(text.data(), static_cast<int64_t>(text.size())); }
-  // Ends the message; the object is then used up.
+  // Ends the message and begins another.
   Digest finish();
 
  private:

@@ -1,6 +1,7 @@
 #include "engine/core/thread_pool.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -82,6 +83,7 @@ void ThreadPool::take_tasks() {
 
 void ThreadPool::work() {
   uint32_t seen = 0;
+  thread_scratch(1);  // registers its destructor, which takes memory, before the first task
   while (true) {
     for (int spin = 0; generation_.load(std::memory_order_acquire) == seen; ++spin) {
       if (spin < spins_) {
@@ -115,22 +117,35 @@ int current_threads() {
   return current_pool == nullptr ? 1 : current_pool->num_threads();
 }
 
-void* thread_scratch(int64_t bytes) {
-  struct Scratch {
-    void* memory = nullptr;
-    int64_t capacity = 0;
-    ~Scratch() { std::free(memory); }
-  };
-  thread_local Scratch scratch;
-  if (bytes > scratch.capacity) {
-    std::free(scratch.memory);
-    scratch.capacity = (bytes + 4095) / 4096 * 4096;
-    scratch.memory = std::aligned_alloc(4096, static_cast<size_t>(scratch.capacity));
-    if (scratch.memory == nullptr) {
-      scratch.capacity = 0;
-      throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes for one thread"));
-    }
+namespace {
+
+// Pages of one thread, with a page behind them that may not be touched. Not from the heap: a worker that joins late
+// takes its scratch in whatever step that is.
+struct Scratch {
+  static constexpr int64_t kPage = 4096;
+  void* memory = MAP_FAILED;
+  int64_t capacity = 0;
+
+  void release() {
+    if (memory != MAP_FAILED) munmap(memory, static_cast<size_t>(capacity + kPage));
   }
+  void reserve(int64_t bytes) {
+    release();
+    capacity = (bytes + kPage - 1) / kPage * kPage;
+    memory = mmap(nullptr, static_cast<size_t>(capacity + kPage), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                  -1, 0);
+    if (memory != MAP_FAILED && mprotect(static_cast<char*>(memory) + capacity, kPage, PROT_NONE) == 0) return;
+    capacity = 0;
+    throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes for one thread"));
+  }
+  ~Scratch() { release(); }
+};
+
+}  // namespace
+
+void* thread_scratch(int64_t bytes) {
+  thread_local Scratch scratch;
+  if (bytes > scratch.capacity) scratch.reserve(bytes);
   return scratch.memory;
 }
 

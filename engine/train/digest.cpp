@@ -29,14 +29,13 @@ void RunDigest::resume(const std::string& hex) {
 
 void RunDigest::add_step(int64_t step, double loss, double grad_norm, std::span<const double> square_sums,
                          std::span<const int64_t> tokens_per_expert) {
-  Sha256 hash;
-  hash.update(digest_.data(), static_cast<int64_t>(digest_.size()));
-  hash.update(&step, sizeof(step));
-  hash.update(&loss, sizeof(loss));
-  hash.update(&grad_norm, sizeof(grad_norm));
-  hash.update(square_sums.data(), static_cast<int64_t>(square_sums.size_bytes()));
-  hash.update(tokens_per_expert.data(), static_cast<int64_t>(tokens_per_expert.size_bytes()));
-  digest_ = hash.finish();
+  hash_.update(digest_.data(), static_cast<int64_t>(digest_.size()));
+  hash_.update(&step, sizeof(step));
+  hash_.update(&loss, sizeof(loss));
+  hash_.update(&grad_norm, sizeof(grad_norm));
+  hash_.update(square_sums.data(), static_cast<int64_t>(square_sums.size_bytes()));
+  hash_.update(tokens_per_expert.data(), static_cast<int64_t>(tokens_per_expert.size_bytes()));
+  digest_ = hash_.finish();
 }
 
 }  // namespace engine::train

@@ -23,6 +23,7 @@ class RunDigest {
   std::string hex() const { return to_hex(digest_); }
 
  private:
+  Sha256 hash_;
   Sha256::Digest digest_{};
 };
 

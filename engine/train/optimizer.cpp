@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -90,14 +91,14 @@ void Optimizer::reduce_gradients() {
     }
     return;
   }
-  std::vector<comm::Work> works;
-  for (Shards& shards : shards_) {
+  std::array<comm::Work, 2> works;
+  for (size_t i = 0; i < works.size(); ++i) {
+    Shards& shards = shards_[i];
     double* sums = shards.block->sums.f64();
     const int64_t count = shards.end() - shards.begin();
     // in place: a rank's own part is read by nobody else
-    works.push_back(shards.group->reduce_scatter_sum(Tensor(sums + shards.begin(), DType::f64, {count}),
-                                                     ConstTensor(sums, DType::f64, {shards.block->elements}),
-                                                     shards.begins));
+    works[i] = shards.group->reduce_scatter_sum(Tensor(sums + shards.begin(), DType::f64, {count}),
+                                                ConstTensor(sums, DType::f64, {shards.block->elements}), shards.begins);
   }
   for (comm::Work& work : works) work.wait();
   for (Shards& shards : shards_) {
@@ -156,10 +157,11 @@ void Optimizer::update(int64_t step, double lr, double clip) {
                 .bias_correction1 = static_cast<float>(corrections.first),
                 .bias_correction2 = static_cast<float>(corrections.second)});
   }
-  std::vector<comm::Work> works;
-  for (Shards& shards : shards_) {
+  std::array<comm::Work, 2> works;
+  for (size_t i = 0; i < works.size(); ++i) {
+    Shards& shards = shards_[i];
     Tensor weights(shards.block->weights.data(), DType::f32, {shards.block->elements});
-    works.push_back(shards.group->all_gather_v(weights, shards.begins));
+    works[i] = shards.group->all_gather_v(weights, shards.begins);
     set_zero(shards.block->gradients.f32() + shards.begin(), (shards.end() - shards.begin()) * 4);
   }
   for (comm::Work& work : works) work.wait();
