@@ -99,7 +99,7 @@ void MoeLayer::balance_gradient(const Pass& pass) {
     const std::span<float> out{dprobabilities_.data() + i * E, E};
     z_factors_[i] = static_cast<float>(config_.z_loss_coef / (G * static_cast<double>(tokens)));
     if (config_.aux_loss_scope == "sequence") {
-      const double sequences = G * static_cast<double>(tokens) / static_cast<double>(pass.seq_len);
+      const double sequences = G * static_cast<double>(pass.sequences_per_granule);
       switch_loss_gradient({sequence_counts_.data() + i * E, E}, range_counts_[i], config_.aux_loss_coef / sequences,
                            out);
     } else if (config_.aux_loss_kind == "hf") {

@@ -70,6 +70,7 @@ PassSchedule::Batch PassSchedule::load(int64_t index, int64_t step, int64_t firs
                 .granule_numbers = granule_numbers_.data(),
                 .granule_counted = granule_counted_.data(),
                 .granules_per_step = granules_per_step_,
+                .sequences_per_granule = sequences_per_granule_,
                 .first_row = first_sequence * seq_len_,
                 .step = step,
                 .loss_scale = 1.0 / static_cast<double>(sequences_per_step_ * seq_len_)};

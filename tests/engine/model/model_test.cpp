@@ -74,6 +74,7 @@ struct Fixture {
             .granules = {offsets.data(), 1, true},
             .granule_numbers = &granule,
             .granule_counted = &counted,
+            .sequences_per_granule = kSequences,
             .loss_scale = 1.0 / static_cast<double>(T)};
   }
   static Config changed(const Variant& variant) {
