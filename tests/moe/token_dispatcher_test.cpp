@@ -1,0 +1,169 @@
+// Rows go to the ranks of their experts and come home, on 1 to 5 ranks, with uneven experts and with ranks without
+// work.
+#include "moe/token_dispatcher.h"
+
+#include <numeric>
+
+#include "comm/thread_group.h"
+#include "tests/support/compare.h"
+
+namespace {
+
+using namespace engine;
+using moe::TokenDispatcher;
+using test::tensor;
+
+constexpr int64_t kExperts = 8, kSlots = 2, kHidden = 3, kTokensPerGranule = 5, kGranules = 6;
+
+// Slot k of token t of all; some slots and some whole tokens are dropped, and expert 6 gets nothing.
+int32_t choice(int64_t t, int64_t k) {
+  if (t % 11 == 5 || (t % 7 == 3 && k == 1)) return -1;
+  const int64_t expert = (t * 3 + k * (1 + t % 4)) % kExperts;
+  return static_cast<int32_t>(expert == 6 ? 7 : expert);
+}
+float x_of(int64_t t, int64_t d) {
+  return test::value(3, t * kHidden + d);
+}
+float weight_of(int64_t t, int64_t k) {
+  return test::value(4, t * kSlots + k);
+}
+
+// This rank's granules, dispatched; `body` sees the dispatcher and the rank's tokens.
+template <class Body>
+void on_ranks(int ranks, Body body) {
+  comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> ep) {
+    const int64_t begin = (ep->rank() * kGranules + ranks - 1) / ranks;
+    const int64_t end = std::min<int64_t>(kGranules, ((ep->rank() + 1) * kGranules + ranks - 1) / ranks);
+    const int64_t T = (end - begin) * kTokensPerGranule, first = begin * kTokensPerGranule;
+    TokenDispatcher dispatcher(*ep, kExperts, kSlots, kHidden);
+    dispatcher.reserve(kGranules * kTokensPerGranule, 1.0);
+    std::vector<int32_t> idx;
+    std::vector<float> x, weights;
+    std::vector<int64_t> offsets{0}, numbers;
+    for (int64_t t = first; t < first + T; ++t) {
+      for (int64_t k = 0; k < kSlots; ++k) idx.push_back(choice(t, k)), weights.push_back(weight_of(t, k));
+      for (int64_t d = 0; d < kHidden; ++d) x.push_back(x_of(t, d));
+    }
+    for (int64_t g = begin; g < end; ++g) {
+      numbers.push_back(g);
+      offsets.push_back(offsets.back() + kTokensPerGranule);
+    }
+    nn::Pass pass;
+    pass.num_sequences = end - begin;
+    pass.seq_len = kTokensPerGranule;
+    pass.granules = {offsets.data(), end - begin, true};
+    pass.granule_numbers = numbers.data();
+    dispatcher.route(pass, ConstTensor(idx.data(), DType::i32, {T, kSlots}));
+    std::vector<float> rows = test::poisoned(dispatcher.num_rows() * kHidden);
+    dispatcher.dispatch(tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
+    body(*ep, dispatcher, first, x, weights, rows);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("token_dispatcher: an expert's rows are its tokens in global order, granule by granule, on any ranks") {
+  for (int ranks = 1; ranks <= 5; ++ranks) {
+    INFO(ranks, " ranks");
+    std::vector<int> held(kExperts);
+    on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto&, auto&, auto& rows) {
+      const comm::ExpertRange experts = comm::experts_of_rank(kExperts, ep.rank(), ranks);
+      CHECK(dispatcher.num_granules() == kGranules);
+      for (int64_t e = experts.begin; e < experts.end; ++e) {
+        ++held[static_cast<size_t>(e)];
+        int64_t row = dispatcher.offsets()[e - experts.begin];
+        const int64_t* granules = dispatcher.granule_offsets() + (e - experts.begin) * (kGranules + 1);
+        for (int64_t g = 0; g < kGranules; ++g) {
+          CHECK(granules[g] == row);
+          for (int64_t t = g * kTokensPerGranule; t < (g + 1) * kTokensPerGranule; ++t) {
+            for (int64_t k = 0; k < kSlots; ++k) {
+              if (choice(t, k) != e) continue;
+              for (int64_t d = 0; d < kHidden; ++d) CHECK(rows[static_cast<size_t>(row * kHidden + d)] == x_of(t, d));
+              ++row;
+            }
+          }
+        }
+        CHECK(granules[kGranules] == row);
+        CHECK(dispatcher.offsets()[e - experts.begin + 1] == row);
+      }
+    });
+    CHECK(held == std::vector<int>(kExperts, 1));
+  }
+}
+
+TEST_CASE("token_dispatcher: dispatch and combine are the identity on weights 1/2, and their gradients too") {
+  for (int ranks = 1; ranks <= 5; ++ranks) {
+    INFO(ranks, " ranks");
+    on_ranks(ranks, [&](comm::Group&, TokenDispatcher& dispatcher, int64_t first, auto& x, auto&, auto& rows) {
+      const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
+      const std::vector<float> half(static_cast<size_t>(T * kSlots), 0.5f);
+      std::vector<float> y = test::poisoned(T * kHidden);
+      dispatcher.combine(tensor(rows, {R, kHidden}), tensor(half, {T, kSlots}), tensor(y, {T, kHidden}));
+      std::vector<float> drows = test::poisoned(R * kHidden), dx = test::poisoned(T * kHidden);
+      std::vector<float> dweights = test::poisoned(T * kSlots);
+      dispatcher.combine_backward(tensor(x, {T, kHidden}), tensor(half, {T, kSlots}), tensor(rows, {R, kHidden}),
+                                  tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
+      dispatcher.dispatch_backward(tensor(drows, {R, kHidden}), tensor(dx, {T, kHidden}));
+      for (int64_t t = 0; t < T; ++t) {
+        float kept = 0, square = 0;
+        for (int64_t k = 0; k < kSlots; ++k) kept += choice(first + t, k) >= 0 ? 0.5f : 0.0f;
+        for (int64_t d = 0; d < kHidden; ++d) {
+          const float value = x[static_cast<size_t>(t * kHidden + d)];
+          square += value * value;
+          CHECK(y[static_cast<size_t>(t * kHidden + d)] == kept * value);
+          CHECK(dx[static_cast<size_t>(t * kHidden + d)] == kept * value);
+        }
+        for (int64_t k = 0; k < kSlots; ++k) {  // <dy, expert_out>, and nothing where the choice was dropped
+          CHECK(dweights[static_cast<size_t>(t * kSlots + k)] ==
+                doctest::Approx(choice(first + t, k) >= 0 ? square : 0.0f).epsilon(1e-6));
+        }
+      }
+    });
+  }
+}
+
+TEST_CASE("token_dispatcher: rows of gradients carry the weight of their own slot") {
+  for (int ranks : {1, 3}) {
+    on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto& x, auto& weights, auto& rows) {
+      const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
+      std::vector<float> drows = test::poisoned(R * kHidden), dweights = test::poisoned(T * kSlots);
+      dispatcher.combine_backward(tensor(x, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(rows, {R, kHidden}),
+                                  tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
+      const comm::ExpertRange experts = comm::experts_of_rank(kExperts, ep.rank(), ranks);
+      int64_t row = 0;
+      for (int64_t e = experts.begin; e < experts.end; ++e) {
+        for (int64_t t = 0; t < kGranules * kTokensPerGranule; ++t) {
+          for (int64_t k = 0; k < kSlots; ++k) {
+            if (choice(t, k) != e) continue;
+            for (int64_t d = 0; d < kHidden; ++d) {
+              CHECK(drows[static_cast<size_t>(row * kHidden + d)] == weight_of(t, k) * x_of(t, d));
+            }
+            ++row;
+          }
+        }
+      }
+      CHECK(row == R);
+    });
+  }
+}
+
+TEST_CASE("token_dispatcher: more rows than planned for grow the room and are counted") {
+  comm::run_thread_ranks(2, 1, [](std::unique_ptr<comm::Group> ep) {
+    TokenDispatcher dispatcher(*ep, 2, 1, kHidden);
+    const int64_t T = 6;
+    dispatcher.reserve(T, 1.0);
+    const std::vector<int32_t> idx(static_cast<size_t>(T), 1);  // all to the second rank
+    const std::vector<int64_t> offsets{0, T};
+    const int64_t number = ep->rank();
+    nn::Pass pass;
+    pass.granules = {offsets.data(), 1, true};
+    pass.granule_numbers = &number;
+    CHECK(dispatcher.growths() == 0);
+    dispatcher.route(pass, ConstTensor(idx.data(), DType::i32, {T, 1}));
+    CHECK(dispatcher.num_rows() == (ep->rank() == 1 ? 2 * T : 0));
+    const auto x = test::values(5, T * kHidden);
+    std::vector<float> rows = test::poisoned(dispatcher.num_rows() * kHidden);
+    dispatcher.dispatch(tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
+    CHECK(dispatcher.growths() == (ep->rank() == 1 ? 1 : 0));
+  });
+}
