@@ -130,6 +130,8 @@ clean_tree() {
   fi
 }
 
+# the emulated processor without AVX
+[[ -z $mode ]] || packages+=(qemu-user)
 step "install what is missing" install_packages
 state_before=$(tree_state 2>/dev/null || true)
 

@@ -10,6 +10,8 @@ using test::tiny_config;
 using test::TinyResult;
 using test::train_tiny;
 
+constexpr int64_t kManySteps = 50;
+
 void check_same_run(const TinyResult& a, const TinyResult& b) {
   CHECK(a.losses == b.losses);
   CHECK(a.norms == b.norms);
@@ -28,33 +30,72 @@ TEST_CASE("trainer: the loss of a pattern falls") {
   CHECK(run.recomputed == 1);  // the first step finds the bounds
 }
 
-TEST_CASE("trainer: the same bits for every number of threads, micro-batch and instruction set") {
+TEST_CASE("trainer: fifty steps give the same bits twice, on 1 to 4 threads, and on every instruction set") {
+  const Config config = tiny_config();
+  const TinyResult expected = train_tiny(config, kManySteps);
+  CHECK(expected.losses.back() < 0.7 * expected.losses.front());
+  check_same_run(train_tiny(config, kManySteps), expected);
+  for (int threads : {2, 3, 4}) {
+    INFO(threads, " threads");
+    check_same_run(train_tiny(config, kManySteps, 1, 1, threads), expected);
+  }
+  test::for_each_cpu_target([&] { check_same_run(train_tiny(config, kManySteps), expected); });
+}
+
+TEST_CASE("trainer: fifty steps give the same bits for every micro_batch of whole granules") {
   Config config = tiny_config();
-  const TinyResult expected = train_tiny(config, 6);
-  for (int threads : {2, 3}) check_same_run(train_tiny(config, 6, 1, 1, threads), expected);
-  for (int64_t micro_batch : {4, 6, 8, 16}) {  // a granule has 2 sequences
+  config.model.router.capacity_factor = 1.0;  // a matter of the granule
+  const TinyResult expected = train_tiny(config, kManySteps);
+  for (int64_t micro_batch : {4, 6, 8, 10, 12, 14, 16}) {  // a granule has 2 sequences
     INFO("micro_batch ", micro_batch);
     config.train.micro_batch = micro_batch;
-    check_same_run(train_tiny(config, 6), expected);
+    check_same_run(train_tiny(config, kManySteps), expected);
   }
-  test::for_each_cpu_target([&] { check_same_run(train_tiny(config, 6), expected); });
 }
 
 TEST_CASE("trainer: a granule cut into passes gives the same bits where no loss is scoped to the granule") {
   Config config = tiny_config();
   config.model.router.aux_loss_scope = "sequence";
   config.model.tie_word_embeddings = true;
-  const TinyResult expected = train_tiny(config, 6);
+  const TinyResult expected = train_tiny(config, kManySteps);
   config.train.micro_batch = 1;
-  check_same_run(train_tiny(config, 6), expected);
+  check_same_run(train_tiny(config, kManySteps), expected);
   config.train.granules = 1;
   config.train.micro_batch = 16;
-  const TinyResult one_granule = train_tiny(config, 6);
+  const TinyResult one_granule = train_tiny(config, kManySteps);
   CHECK(one_granule.recomputed == 0);
   CHECK(one_granule.digest != expected.digest);  // another granularity is another, equally exact, training
-  CHECK(one_granule.losses.back() == doctest::Approx(expected.losses.back()).epsilon(1e-3));
+  CHECK(one_granule.losses.back() == doctest::Approx(expected.losses.back()).epsilon(0.02));
   for (int64_t micro_batch : {1, 2, 8}) {
     config.train.micro_batch = micro_batch;
-    check_same_run(train_tiny(config, 6), one_granule);
+    check_same_run(train_tiny(config, kManySteps), one_granule);
+  }
+}
+
+TEST_CASE("trainer: a gradient that is not finite stops the run before a weight is touched, and names the tensor") {
+  const Config config = tiny_config();
+  comm::ParallelGroups groups = comm::make_parallel_groups(comm::make_self_group(), 1);
+  train::Trainer trainer(config, groups);
+  const auto read = [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); };
+  trainer.train_step(0, read);
+  for (const char* name : {"model.layers.1.mlp.experts.3.up_proj.weight", "lm_head.weight"}) {
+    nn::Parameter& broken = *trainer.store().find(name);
+    const float saved = broken.weight.f32()[1];
+    broken.weight.f32()[1] = std::numeric_limits<float>::infinity();
+    trainer.store().weights_changed();
+    const float* weights = trainer.store().dense().weights.f32();
+    const std::vector<float> before(weights, weights + trainer.store().dense().elements);
+    std::string message;
+    try {
+      trainer.train_step(16, read);
+    } catch (const Error& error) {
+      CHECK(error.code() == ExitCode::numerical);
+      message = error.what();
+    }
+    CHECK(message.find("is not finite; the weights were not touched") != std::string::npos);
+    CHECK(message.find("the gradient of lm_head.weight") == 0);  // the first in the order of the table
+    CHECK(std::memcmp(weights, before.data(), before.size() * sizeof(float)) == 0);
+    broken.weight.f32()[1] = saved;
+    trainer.store().weights_changed();
   }
 }

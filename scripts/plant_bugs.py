@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Plants the bugs of tests/mutations/mutations.txt one at a time in a copy of the repository; each must fail its test.
+
+usage: plant_bugs.py [--sample N] [--only TEXT] [--results FILE]
+
+--sample N   every so many-th bug so that about N are planted (default: all)
+--only TEXT  bugs whose file or test contains TEXT
+--results    also writes the table to FILE, with date and commit
+
+Exit 0 if every bug was found, 1 otherwise. A bug that no longer fits the source is an error, too.
+"""
+
+import argparse
+import datetime
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def read_bugs():
+    bugs = []
+    with open(os.path.join(ROOT, "tests/mutations/mutations.txt"), encoding="utf-8") as file:
+        blocks = file.read().split("\n\n")
+    for block in blocks:
+        lines = [line for line in block.splitlines() if line and not line.startswith("#")]
+        if not lines:
+            continue
+        path, before, after, test = lines[0], lines[1][2:], lines[2][2:], lines[3][2:]
+        name, what = test.split(":", 1)
+        bugs.append({"path": path, "before": before, "after": after, "test": name, "what": what.strip()})
+    return bugs
+
+
+def run(command, cwd):
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "DATA": cwd}, timeout=1800)
+
+
+def verdict_of(bug, copy):
+    """Plants the bug, builds its test and runs it: found, SURVIVED, or what went wrong."""
+    path = os.path.join(copy, bug["path"])
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(bug["before"]) != 1:
+        return f"DOES NOT FIT: the source has the line {text.count(bug['before'])} times"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace(bug["before"], bug["after"]))
+    try:
+        target = f"tests/{bug['test']}"
+        if run(["ninja", "-C", "build-bugs", target], copy).returncode != 0:
+            return "DOES NOT COMPILE"
+        try:
+            result = run([os.path.join("build-bugs", target)], copy)
+        except subprocess.TimeoutExpired:
+            return "found (the test hung)"
+        return "found" if result.returncode != 0 else "SURVIVED"
+    finally:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--results")
+    options = parser.parse_args()
+    bugs = [bug for bug in read_bugs() if options.only in bug["path"] or options.only in bug["test"]]
+    if options.sample and len(bugs) > options.sample:
+        bugs = bugs[:: len(bugs) // options.sample]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = os.path.join(temporary, "switchyard")
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("build*", ".git", "runs"))
+        setup = run(["meson", "setup", "build-bugs", "-Dcuda=disabled", "-Doptimization=1"], copy)
+        if setup.returncode != 0:
+            sys.exit(setup.stdout)
+        for bug in bugs:
+            verdict = verdict_of(bug, copy)
+            rows.append((bug["path"], bug["what"], bug["test"], verdict))
+            print(f"{verdict:12} {bug['path']}: {bug['what']} ({bug['test']})", flush=True)
+    found = sum(row[3].startswith("found") for row in rows)
+    print(f"{found} of {len(rows)} planted bugs were found")
+    if options.results:
+        commit = run(["git", "rev-parse", "--short", "HEAD"], ROOT).stdout.strip()
+        with open(options.results, "w", encoding="utf-8") as file:
+            file.write("# Planted bugs\n\n")
+            file.write(f"{datetime.date.today()}, commit {commit}, `scripts/plant_bugs.py`: {found} of {len(rows)} found.\n\n")
+            file.write("| file | bug | test | result |\n|---|---|---|---|\n")
+            for row in rows:
+                file.write("| " + " | ".join(row) + " |\n")
+    sys.exit(0 if found == len(rows) else 1)
+
+
+if __name__ == "__main__":
+    main()
