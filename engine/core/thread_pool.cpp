@@ -28,6 +28,10 @@ ThreadPool::ThreadPool(int num_threads) {
   ENSURE(num_threads >= 1, "a pool needs at least one thread, not ", num_threads);
   spins_ = num_threads <= available_processors() ? 20000 : 0;
   for (int i = 0; i < num_threads - 1; ++i) workers_.emplace_back([this] { work(); });
+  // what a thread takes from the heap when it starts is not to fall into a later step
+  for (int started = 0; started < num_threads - 1; started = started_.load(std::memory_order_acquire)) {
+    started_.wait(started, std::memory_order_acquire);
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -83,7 +87,9 @@ void ThreadPool::take_tasks() {
 
 void ThreadPool::work() {
   uint32_t seen = 0;
-  thread_scratch(1);  // registers its destructor, which takes memory, before the first task
+  thread_scratch(1);  // registers its destructor, which takes memory
+  started_.fetch_add(1, std::memory_order_release);
+  started_.notify_one();
   while (true) {
     for (int spin = 0; generation_.load(std::memory_order_acquire) == seen; ++spin) {
       if (spin < spins_) {

@@ -62,6 +62,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint64_t> gate_{kClosed};
   alignas(64) std::atomic<uint32_t> generation_{0};  // the upper half of gate_, to sleep on
   alignas(64) std::atomic<int> finished_{0};         // workers that have left the run
+  std::atomic<int> started_{0};                      // workers that wait for runs
   std::atomic<bool> stop_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;

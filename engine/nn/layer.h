@@ -32,7 +32,7 @@ struct Pass {
       nullptr;  // [granules.count] counted tokens of each whole granule, beyond this pass too
   int64_t granules_per_step = 1;
   int64_t sequences_per_granule = 0;  // of each whole granule; in training
-  int64_t first_row = 0;  // global number of row 0 among the tokens of the step
+  int64_t first_row = 0;              // global number of row 0 among the tokens of the step
   int64_t step = 0;
   double loss_scale = 0;  // 1 / counted targets of the whole batch; in training
 

@@ -30,6 +30,10 @@ namespace {
 
 std::atomic<int> signals_received{0};
 
+Json number_or_null(const std::optional<double>& x) {
+  return x ? Json(*x) : Json();
+}
+
 void on_signal(int number) {
   if (signals_received.fetch_add(1) > 0) _exit(128 + number);
 }
@@ -180,6 +184,8 @@ class Run {
                        {"aux_loss", r.aux_loss},
                        {"z_loss", r.z_loss},
                        {"grad_norm", r.grad_norm},
+                       {"loss_z", number_or_null(r.loss_z)},
+                       {"grad_norm_z", number_or_null(r.grad_norm_z)},
                        {"lr", r.lr},
                        {"tokens_per_second", speed},
                        {"step_seconds", r.seconds},

@@ -62,6 +62,8 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   }
   collect_losses(result);
   collect_balance(result);
+  result.loss_z = loss_history_.add(result.loss);
+  result.grad_norm_z = norm_history_.add(result.grad_norm);
   Profiler::Scope time(profiler, "optimizer");
   result.lr = learning_rate(config_.optim, step_, total_steps_);
   // PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6), never above 1

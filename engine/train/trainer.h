@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,17 +15,19 @@
 #include "engine/train/gradient_grid.h"
 #include "engine/train/optimizer.h"
 #include "engine/train/pass_schedule.h"
+#include "engine/train/robust_z.h"
 #include "engine/train/tensor_table.h"
 
 namespace engine::train {
 
 // The same on every rank.
 struct StepResult {
-  int64_t step = 0;      // from 1
-  double loss = 0;       // cross-entropy alone, nats per counted token
-  double aux_loss = 0;   // before the coefficient, mean over MoE layers and granules
-  double z_loss = 0;     // likewise
-  double grad_norm = 0;  // before clipping
+  int64_t step = 0;                           // from 1
+  double loss = 0;                            // cross-entropy alone, nats per counted token
+  double aux_loss = 0;                        // before the coefficient, mean over MoE layers and granules
+  double z_loss = 0;                          // likewise
+  double grad_norm = 0;                       // before clipping
+  std::optional<double> loss_z, grad_norm_z;  // how unusual they are beside the last steps
   double lr = 0;
   double seconds = 0;
   int64_t recomputed = 0;  // 1 if the gradient grid had to be widened
@@ -53,6 +56,8 @@ class Trainer {
   nn::ParameterStore& store() { return store_; }
   Optimizer& optimizer() { return optimizer_; }
   GradientGrid& grid() { return grid_; }
+  RobustZ& loss_history() { return loss_history_; }
+  RobustZ& norm_history() { return norm_history_; }
   const TensorTable& table() const { return table_; }
   comm::ParallelGroups& groups() { return groups_; }
 
@@ -75,6 +80,7 @@ class Trainer {
   GradientGrid grid_;
   PassSchedule schedule_;
   RunDigest digest_;
+  RobustZ loss_history_, norm_history_;
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
   std::vector<float> losses_T_;

@@ -90,6 +90,8 @@ std::string save_trainer(Trainer& trainer, const std::string& directory, int64_t
   state.config = canonical_json(config);
   state.config_directory = absolute(config.directory);
   state.arrays["gradient_bounds"] = trainer.grid().bounds();
+  state.arrays["loss_history"] = trainer.loss_history().history();
+  state.arrays["grad_norm_history"] = trainer.norm_history().history();
   put_balance_state(trainer.model(), state);
   describe_for_transformers(config, request);
   return checkpoint::save_checkpoint(directory, request, trainer.groups());
@@ -107,8 +109,13 @@ void restore_trainer(Trainer& trainer, const std::string& path) {
   std::vector<checkpoint::MomentSlice> slices = moment_slices(trainer);
   reader.load_moments(slices);
   take_balance_state(state, trainer.model());
-  const auto bounds = state.arrays.find("gradient_bounds");
-  trainer.grid().set_bounds(bounds == state.arrays.end() ? std::vector<double>() : bounds->second);
+  const auto array = [&](const char* name) {
+    const auto found = state.arrays.find(name);
+    return found == state.arrays.end() ? std::vector<double>() : found->second;
+  };
+  trainer.grid().set_bounds(array("gradient_bounds"));
+  trainer.loss_history().set_history(array("loss_history"));
+  trainer.norm_history().set_history(array("grad_norm_history"));
   trainer.resume(state.step, state.digest);
 }
 

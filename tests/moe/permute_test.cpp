@@ -7,7 +7,7 @@ namespace {
 using namespace moe;
 using test::tensor;
 
-constexpr int64_t T = 4, K = 2, N = 7, D = 21;
+constexpr int64_t T = 4, K = 2, N = 7, D = 37;
 const std::vector<int32_t> kRows{5, 2, 0, -1, 6, 1, 3, 4};  // of (t, k); one pair was dropped
 
 }  // namespace

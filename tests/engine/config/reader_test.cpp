@@ -195,6 +195,15 @@ TEST_CASE("config: parameters of the published models") {
     CHECK(static_cast<double>(count.total) == doctest::Approx(p.total).epsilon(0.005));
     CHECK(static_cast<double>(count.active) == doctest::Approx(p.active).epsilon(0.01));
   }
+  // DeepSeek-V3 (arXiv 2412.19437): 671.03e9, 37e9 active; its latent attention has 61 x 187.1e6, embedding and head
+  // have 2 x 129280 x 7168. Ours has the same experts and dense layers, but ordinary attention.
+  const ModelConfig v3 = load_config(directory + "deepseek_v3_moe.json", {}).model;
+  const double embeddings = 2.0 * 129280 * 7168, latent = 61 * 187.1e6, ordinary = 61 * 4.0 * 7168 * 128 * 128;
+  const ParameterCount count = count_parameters(v3);
+  CHECK(static_cast<double>(count.total) - ordinary - embeddings ==
+        doctest::Approx(671.03e9 - latent - embeddings).epsilon(0.0005));
+  CHECK(static_cast<double>(count.active) - ordinary - embeddings ==
+        doctest::Approx(37e9 - latent - embeddings).epsilon(0.03));
   ModelConfig bench = load_config(directory + "bench_cpu.json", {}).model;
   CHECK(3 * forward_flops_per_token(bench, 512) * 4096 == doctest::Approx(929e9).epsilon(0.002));
 }

@@ -53,6 +53,9 @@ TEST_CASE("cross_entropy: losses and gradient equal reference and finite differe
 TEST_CASE("cross_entropy: large logits do not overflow, and a target beyond the vocabulary is refused") {
   const Result result = run({1000, 0, -1000, 999}, {1}, 1);
   CHECK(result.losses[0] == doctest::Approx(1000 + std::log(1 + std::exp(-1.0))));
+  // all far below zero: what pads a vector does not take part
+  CHECK(run({-1000, -1001, -1002}, {1}, 1).losses[0] ==
+        doctest::Approx(1 + std::log(1 + std::exp(-1.0) + std::exp(-2.0))));
   CHECK_THROWS_AS(run({0, 0}, {2}, 1), Error);
 }
 
