@@ -259,6 +259,22 @@ TEST_CASE("moe_layer: what is not counted leaves no trace, as if it were not the
   CHECK(with.layer.statistics().dropped_G == without.layer.statistics().dropped_G);
 }
 
+TEST_CASE("moe_layer: balance by sequence is balance by granule, bit by bit, where a granule is one sequence") {
+  std::vector<std::vector<float>> results;
+  for (const char* scope : {"granule", "sequence"}) {
+    Variant variant{"", [](ModelConfig& c) { c.router.aux_loss_scope = "sequence"; }, 4, 4};
+    if (std::string(scope) == "granule") variant.change = [](ModelConfig&) {};
+    Fixture f(variant);
+    const auto x = test::values(7, f.tokens * 5), dy = test::values(8, f.tokens * 5);
+    auto y = test::poisoned(f.tokens * 5), dx = test::poisoned(f.tokens * 5);
+    f.layer.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(y, {f.tokens, 5}));
+    f.layer.backward(f.pass, tensor(x, {f.tokens, 5}), tensor(dy, {f.tokens, 5}), tensor(dx, {f.tokens, 5}));
+    for (int64_t g = 0; g < 4; ++g) dx.push_back(static_cast<float>(f.layer.aux_loss(g)));
+    results.push_back(dx);
+  }
+  test::check_same_bits(results[0], results[1], "dx and losses");
+}
+
 TEST_CASE("moe_layer: evaluation drops nothing and counts nothing") {
   const Variant variant{"", [](ModelConfig& c) { c.router.capacity_factor = 0.5; }};
   Fixture f(variant);

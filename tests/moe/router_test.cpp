@@ -1,6 +1,9 @@
 // The test vectors are hand calculations: four tokens, four experts, two choices; and eight experts in groups.
 #include "moe/router.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "moe/aux_loss.h"
 #include "moe/capacity.h"
 #include "moe/expert_bias.h"
@@ -69,6 +72,8 @@ TEST_CASE("router: choices and weights of the hand-computed case") {
     CHECK(r.idx == std::vector<int32_t>{0, 1, 0, 2, 1, 3, 1, 0});
     check_weights(r.weights, {0.731059, 0.268941, 0.731059, 0.268941, 0.731059, 0.268941, 0.731059, 0.268941});
     CHECK(counts_of(r, 4) == std::vector<int64_t>{3, 3, 1, 1});
+    const std::vector<double> shares{0.389192, 0.402964, 0.110808, 0.097036}, sums = probability_sums(r, 4);
+    for (size_t e = 0; e < 4; ++e) CHECK(sums[e] / 4 == doctest::Approx(shares[e]).epsilon(1e-5));
   });
 }
 
@@ -106,6 +111,28 @@ TEST_CASE("router: groups are limited by the two best of each, and masked expert
   const Routed four = route(logits, 8, 4, options, bias);
   CHECK(four.idx == std::vector<int32_t>{4, 5, 0, 1});
   check_weights(four.weights, {0.654762, 0.654762, 1.071429, 0.119048});
+}
+
+TEST_CASE(
+    "router: no token chooses from more groups than it may, nor an expert twice, and weights add to the scaling") {
+  const int64_t T = 200, E = 24, K = 6;
+  const auto logits = test::values(21, T * E, 4), bias = test::values(22, E, 0.3f);
+  for (ScoreFunction scores : {ScoreFunction::softmax, ScoreFunction::sigmoid}) {
+    const RouterOptions options{.scores = scores, .scaling = 2.5f, .num_groups = 6, .groups_per_token = 2};
+    const Routed r = route(logits, E, K, options, bias);
+    for (int64_t t = 0; t < T; ++t) {
+      std::vector<int> groups(6), experts(static_cast<size_t>(E));
+      double sum = 0;
+      for (int64_t k = 0; k < K; ++k) {
+        const size_t e = static_cast<size_t>(r.idx[static_cast<size_t>(t * K + k)]);
+        groups[e / 4] = 1, ++experts[e];
+        sum += static_cast<double>(r.weights[static_cast<size_t>(t * K + k)]);
+      }
+      CHECK(std::accumulate(groups.begin(), groups.end(), 0) <= 2);
+      CHECK(*std::max_element(experts.begin(), experts.end()) == 1);
+      CHECK(sum == doctest::Approx(2.5).epsilon(1e-6));
+    }
+  }
 }
 
 TEST_CASE("router: equal scores go to the lower expert, and all experts can be chosen") {
