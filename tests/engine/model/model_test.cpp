@@ -45,6 +45,25 @@ const Variant kVariants[] = {
     {"pooled balance loss", [](Config& c) { c.model.router.aux_loss_kind = "hf"; }},
     {"dense model", [](Config& c) { c.model.num_experts = 0; }},
     {"capacity", [](Config& c) { c.model.router.capacity_factor = 0.7; }},
+    {"jitter, shared expert without gate",
+     [](Config& c) {
+       c.model.router.jitter = 0.2;
+       c.model.n_shared_experts = 1;
+     }},
+    {"softmax in groups, expert bias, balance against the step before",
+     [](Config& c) {
+       c.model.n_group = 4;
+       c.model.topk_group = 2;
+       c.model.router.bias_update_rate = 0.001;
+       c.model.router.aux_loss_scope = "global";
+     }},
+    {"every expert, one key/value head, biases",
+     [](Config& c) {
+       c.model.num_experts_per_tok = c.model.num_experts;
+       c.model.num_key_value_heads = 1;
+       c.model.attention_bias = true;
+       c.model.qk_norm = "full";
+     }},
 };
 
 struct Fixture {
@@ -53,6 +72,10 @@ struct Fixture {
     store.commit(1, true);
     store.initialize(5);
     model.plan(kSequences * config.train.seq_len);
+    for (moe::MoeLayer* layer : model.moe_layers()) {
+      if (layer->expert_bias()) layer->expert_bias()->values() = test::values(6, config.model.num_experts, 0.05f);
+      if (config.model.router.aux_loss_scope == "global") layer->previous_counts() = {3, 0, 8, 1, 5, 9, 2, 4};
+    }
     const int64_t S = config.train.seq_len, T = kSequences * S;
     tokens.resize(static_cast<size_t>(T)), targets = positions = starts = tokens;
     losses.resize(static_cast<size_t>(T));
