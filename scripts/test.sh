@@ -115,6 +115,11 @@ cuda_emulated() {
   fi
 }
 
+# Each bug that is planted has to fail its test.
+planted_bugs() { run python3 scripts/plant_bugs.py "$@" && pass; }
+
+fifty_steps_without_avx() { STEPS=50 run bash tests/e2e/no_avx_test.sh "$root/build-ci/switchyard" "$root" && pass; }
+
 tree_state() { git -c "safe.directory=$root" status --porcelain; }
 
 # What the tests made in the working tree; what was changed before they ran is not theirs.
@@ -144,11 +149,12 @@ else
   step "thread sanitizer" with_sanitizer tsan thread build-tsan unit
   step "CUDA compile" cuda_compile
   step "CUDA on an emulated device" cuda_emulated
+  [[ $mode == --full ]] || step "planted bugs, a sample" planted_bugs --sample 4
   step "clean tree" clean_tree
-fi
-if [[ $mode == --full ]]; then
-  say
-  say "there are no campaigns yet: --full has run what --ci runs"
+  if [[ $mode == --full ]]; then  # writes its table into the tree
+    step "planted bugs, all" planted_bugs --results tests/results/planted_bugs.md
+    step "fifty steps without AVX" fifty_steps_without_avx
+  fi
 fi
 
 say
