@@ -13,6 +13,7 @@ trap 'rm -rf "$directory"' EXIT
 
 mkdir -p "$directory"/{bin,repository/scripts,repository/engine,repository/moe,repository/attention,repository/comm}
 cp "$scripts/lib.sh" "$scripts/test.sh" "$scripts/summarize_tests.py" "$directory/repository/scripts"
+echo 'print("planted")' >"$directory/repository/scripts/plant_bugs.py"
 printf '/build*/\n' >"$directory/repository/.gitignore"
 stand_in() { printf '#!/bin/bash\n%s\n' "$2" >"$directory/bin/$1" && chmod +x "$directory/bin/$1"; }
 stand_in dpkg-query 'echo installed'
@@ -54,7 +55,7 @@ expect "the reason of a skip is printed" '[[ $output == *"test: b skipped: no-re
 
 run_tests --ci
 # three builds with two passes each and a clean tree; a skip in each and the two CUDA builds
-expect "results of all builds are added up" '[[ $code == 0 && $last == "7 passed, 0 failed, 5 skipped" ]]'
+expect "results of all builds are added up" '[[ $code == 0 && $last == "8 passed, 0 failed, 5 skipped" ]]'
 expect "the main build makes warnings errors" '[[ $output == *"options setup build-ci"*"-Dwerror=true"* ]]'
 expect "steps are timed" '[[ $output =~ [0-9]+\ s\ \ thread\ sanitizer\ +ok ]]'
 
@@ -66,7 +67,7 @@ expect "a test that fails is shown and fails the script" \
 settings=(BROKEN=build-asan)
 run_tests --ci
 expect "a build that fails counts, and the steps after it run" \
-  '[[ $code == 1 && $last == "5 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
+  '[[ $code == 1 && $last == "6 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
 
 settings=(LITTER=1)
 run_tests --ci
