@@ -8,8 +8,8 @@
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/corpus.h"
+#include "engine/data/document_reader.h"
 #include "engine/data/ngram.h"
-#include "engine/data/source_files.h"
 #include "engine/data/tokenizer.h"
 #include "engine/train/evaluate.h"
 #include "engine/train/loaded_model.h"
@@ -39,12 +39,17 @@ double bits_per_byte(const data::NgramModel& model, const data::TokenSet& set) {
 }
 
 data::TokenSet read_file_set(const std::string& path, int64_t vocab_size) {
-  data::Document document{path, {}, 0, {}};
-  if (!data::read_file(path, document.text))
-    throw Error(ExitCode::data, str("cannot read ", path, "; give a text file with --data"));
-  if (document.text.size() < 2)
-    throw Error(ExitCode::data, str(path, " has ", document.text.size(), " bytes; at least 2 are needed"));
-  return data::tokenize(path, {&document}, vocab_size);
+  std::vector<data::Document> documents;
+  data::FileFacts facts;
+  const std::string problem = data::read_documents(
+      path, path, INT64_MAX, facts, [&](data::Document document) { documents.push_back(std::move(document)); });
+  if (!problem.empty()) throw Error(ExitCode::data, str(path, " is ", problem, "; give a text file with --data"));
+  std::vector<const data::Document*> pointers;
+  for (const data::Document& document : documents) pointers.push_back(&document);
+  data::TokenSet set = data::tokenize(path, pointers, vocab_size);
+  if (set.tokens.size() < 2)
+    throw Error(ExitCode::data, str(path, " has ", set.num_bytes, " bytes of text; at least 2 are needed"));
+  return set;
 }
 
 // The sets of the run's own config, or the files given.

@@ -68,21 +68,26 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
 
 ManifestWriter::~ManifestWriter() = default;
 
-void ManifestWriter::add(const std::string& source, const std::string& set, const std::vector<Document>& documents) {
-  for (const Document& document : documents) {
-    Json file = {{"path", document.path},
-                 {"source", source},
-                 {"set", set},
-                 {"bytes", document.file_bytes},
-                 {"bytes_used", document.text.size()},
-                 {"sha256", document.file_sha256}};
-    const std::string package = state_->packages.package(document.path);
+void ManifestWriter::add(const SourceDocuments& source, const std::string& set,
+                         const std::vector<Document>& documents) {
+  for (size_t first = 0; first < documents.size();) {
+    const std::string& path = documents[first].path;
+    int64_t used = 0;
+    size_t end = first;
+    for (; end < documents.size() && documents[end].path == path; ++end)
+      used += static_cast<int64_t>(documents[end].text.size());
+    const FileFacts& facts = source.files.at(path);
+    Json file = {{"path", path},         {"source", source.name}, {"set", set},
+                 {"bytes", facts.bytes}, {"bytes_used", used},    {"sha256", facts.sha256}};
+    if (documents[first].line > 0) file["documents"] = end - first;
+    const std::string package = state_->packages.package(path);
     if (!package.empty()) {
       file["package"] = package;
       state_->root["packages"][package] = {{"version", state_->packages.version(package)},
                                            {"licence", "/usr/share/doc/" + package + "/copyright"}};
     }
     state_->root["files"].push_back(file);
+    first = end;
   }
 }
 

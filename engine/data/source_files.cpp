@@ -1,9 +1,5 @@
 #include "engine/data/source_files.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -139,22 +135,6 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns, co
   }
   std::sort(files.begin(), files.end());
   return files;
-}
-
-bool read_file(const std::string& path, std::string& text) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  struct stat info {};
-  bool good = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
-  text.resize(good ? static_cast<size_t>(info.st_size) : 0);
-  size_t done = 0;
-  while (good && done < text.size()) {
-    const ssize_t count = pread(file, text.data() + done, text.size() - done, static_cast<off_t>(done));
-    good = count > 0;
-    if (good) done += static_cast<size_t>(count);
-  }
-  close(file);
-  return good;
 }
 
 bool is_text(std::string_view bytes) {
