@@ -20,5 +20,6 @@ void add_experts(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
 void add_ckpt(CLI::App& app, Command& chosen);
 void add_config(CLI::App& app, Command& chosen);
+void add_data(CLI::App& app, Command& chosen);
 
 }  // namespace tools

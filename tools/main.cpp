@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   tools::add_bench(app, chosen);
   tools::add_ckpt(app, chosen);
   tools::add_config(app, chosen);
+  tools::add_data(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -117,6 +117,10 @@ void check_run(const Config& c, Checker& check) {
                 c.optim.warmup.value, " steps but the run has only ", stop.steps ? stop.steps->value : 0);
   check.require(c.optim.min_lr <= c.optim.lr, "optim.min_lr", "optim.min_lr is ", c.optim.min_lr, " but optim.lr is ",
                 c.optim.lr);
+  const FilterConfig& filters = c.data.filters;
+  check.require(filters.min_compression.value_or(0) <= filters.max_compression.value_or(1e300),
+                "data.filters.min_compression", "data.filters.min_compression is ", filters.min_compression.value_or(0),
+                " but max_compression is ", filters.max_compression.value_or(0), "; no document would be left");
   std::set<std::string> names;
   for (const SourceConfig& source : c.data.sources) {
     check.require(names.insert(source.name).second, "data.sources", "two sources are called \"", source.name, "\"");

@@ -1,6 +1,7 @@
 #include "engine/data/documents.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <numeric>
@@ -10,6 +11,7 @@
 #include "engine/core/rng.h"
 #include "engine/data/document_reader.h"
 #include "engine/data/source_files.h"
+#include "engine/data/text_checks.h"
 
 namespace engine::data {
 
@@ -71,6 +73,15 @@ std::string reason_against(const std::string& text, const FilterConfig& filters,
     return "shorter than filters.min_bytes";
   if (filters.max_digit_fraction && digit_fraction(text) > *filters.max_digit_fraction) {
     return "more digits than filters.max_digit_fraction";
+  }
+  if (filters.control_characters == "leave_out" && find_control_characters(text).count > 0)
+    return "control characters (filters.control_characters)";
+  if (filters.max_line_share && most_repeated_line(text).share > *filters.max_line_share)
+    return "one line repeated beyond filters.max_line_share";
+  if (filters.min_compression || filters.max_compression) {
+    const double ratio = compression_ratio(text);
+    if (ratio < filters.min_compression.value_or(0)) return "compressible less than filters.min_compression";
+    if (ratio > filters.max_compression.value_or(INFINITY)) return "compressible more than filters.max_compression";
   }
   if (filters.dedup == "none") return "";
   const Hash128 hash = xxh3_128(text.data(), static_cast<int64_t>(text.size()));

@@ -56,6 +56,10 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
   Json filters = {{"dedup", config.filters.dedup}};
   if (config.filters.max_digit_fraction) filters["max_digit_fraction"] = *config.filters.max_digit_fraction;
   if (config.filters.min_bytes) filters["min_bytes"] = config.filters.min_bytes->value;
+  if (config.filters.control_characters != "keep") filters["control_characters"] = config.filters.control_characters;
+  if (config.filters.max_line_share) filters["max_line_share"] = *config.filters.max_line_share;
+  if (config.filters.min_compression) filters["min_compression"] = *config.filters.min_compression;
+  if (config.filters.max_compression) filters["max_compression"] = *config.filters.max_compression;
   state_->root = {{"version", 1},
                   {"tokenizer", "bytes"},
                   {"end_of_document_token", vocab_size > 256},
