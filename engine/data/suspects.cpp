@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
+#include "engine/data/near_duplicates.h"
 #include "engine/data/ngram.h"
 #include "engine/data/overlap.h"
 #include "engine/data/text_checks.h"
@@ -122,7 +124,8 @@ void for_each_line(std::string_view text, const Use& use) {
 
 struct LineRecord {
   std::string_view text, above, below;  // of the first document with it
-  int64_t documents = 0, other_above = 0, other_below = 0;
+  int64_t documents = 0, other_above = 0, other_below = 0, occurrences = 0;
+  int64_t own_pairs = 0;  // pairs of words in it that stand nowhere else in the source
   size_t last_document = SIZE_MAX;
 
   // Each neighbour is another text nearly every time or the end of the document, and one of them is a text.
@@ -133,6 +136,24 @@ struct LineRecord {
   }
 };
 
+// A line of the source's own language, such as an #include, is made of pairs of words that stand elsewhere, too.
+void count_own_pairs(const DocumentList& documents, std::vector<LineRecord>& lines) {
+  std::unordered_map<uint64_t, int64_t> counts;
+  for (const LineRecord& line : lines) {
+    for (uint64_t pair : word_ngrams(line.text, 2)) counts[pair] = 0;
+  }
+  for (const Document* document : documents) {
+    for (uint64_t pair : word_ngrams(document->text, 2)) {
+      if (const auto found = counts.find(pair); found != counts.end()) ++found->second;
+    }
+  }
+  for (LineRecord& line : lines) {
+    const std::vector<uint64_t> pairs = word_ngrams(line.text, 2);
+    for (uint64_t pair : pairs)
+      line.own_pairs += counts[pair] == line.occurrences * std::count(pairs.begin(), pairs.end(), pair) ? 1 : 0;
+  }
+}
+
 void check_lines(const std::string& source, const DocumentList& documents, std::vector<Suspect>& suspects) {
   constexpr size_t kMost = 10;
   std::unordered_map<std::string_view, LineRecord> lines;
@@ -140,6 +161,7 @@ void check_lines(const std::string& source, const DocumentList& documents, std::
     for_each_line(documents[d]->text, [&](const Line& line) {
       if (static_cast<int64_t>(line.text.size()) < kSuspectLineBytes) return;
       LineRecord& record = lines[line.text];
+      ++record.occurrences;
       if (record.last_document == d) return;
       if (record.documents++ == 0) record.text = line.text, record.above = line.above, record.below = line.below;
       record.other_above += line.above != record.above ? 1 : 0;
@@ -153,10 +175,10 @@ void check_lines(const std::string& source, const DocumentList& documents, std::
   for (const auto& [text, record] : lines) {
     if (record.documents >= least && record.stands_alone()) found.push_back(record);
   }
-  // the longest first: a long line does not come about twice by chance
+  count_own_pairs(documents, found);
+  std::erase_if(found, [](const LineRecord& record) { return record.own_pairs < kSuspectLinePairs; });
   std::sort(found.begin(), found.end(), [](const LineRecord& a, const LineRecord& b) {
-    return std::pair(a.text.size() * static_cast<size_t>(a.documents), a.text) >
-           std::pair(b.text.size() * static_cast<size_t>(b.documents), b.text);
+    return std::tuple(a.own_pairs, a.documents, a.text) > std::tuple(b.own_pairs, b.documents, b.text);
   });
   if (found.size() > kMost) found.resize(kMost);
   for (const LineRecord& record : found) {

@@ -25,9 +25,10 @@ inline constexpr double kSuspectOverlap = 0.5;  // so many of its 13-word runs s
 // (1.4826 x median absolute deviation) and at least so many bits from the source's median.
 inline constexpr double kSuspectDeviations = 6, kSuspectBits = 0.75;
 // A line of at least so many bytes stands in at least this share of a source's documents (and three), and what is
-// above and below it is another text each time: not part of a repeated block such as a licence.
+// above and below it is another text each time: not part of a repeated block such as a licence. So many pairs of words
+// in it stand nowhere else.
 inline constexpr double kSuspectLineDocuments = 0.005;
-inline constexpr int64_t kSuspectLineBytes = 16;
+inline constexpr int64_t kSuspectLineBytes = 16, kSuspectLinePairs = 2;
 
 std::vector<Suspect> find_suspects(const DocumentSets& sets);
 

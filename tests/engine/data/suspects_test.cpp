@@ -197,8 +197,44 @@ TEST_CASE("overlap: shared runs of 13 words are counted once, and documents are 
   CHECK(found.documents[0].runs == 8);
   CHECK(found.documents[0].shared == 6);
   CHECK(found.documents[0].most_like == "c");
+  const Overlap twice = find_overlap({&a, &a}, {&c});
+  CHECK(twice.runs == 8);
+  CHECK(twice.shared == 3);
+  CHECK(twice.documents.size() == 2);
   CHECK(find_overlap({&b}, {&a}).documents.empty());
   CHECK(find_overlap({}, {&a}).share() == 0);
+}
+
+TEST_CASE("sample_places: every range of a small set") {
+  const Document a{.path = "a", .text = "abc"}, b{.path = "b", .text = "de", .text_begin = 7},
+      c{.path = "c", .text = "f"};
+  const TokenSet set = tokenize("s", {&a, &b, &c}, 257);
+  const std::string spelled = "abc|de|f";
+  for (int64_t first = 0; first < 8; ++first) {
+    for (int64_t last = first + 1; last <= 8; ++last) {
+      std::string got;
+      for (const SamplePiece& piece : find_pieces(set, first, last - first)) {
+        const std::string text = piece.file == "a" ? "abc" : piece.file == "b" ? "1234567de" : "f";
+        got += text.substr(static_cast<size_t>(piece.begin), static_cast<size_t>(piece.end - piece.begin));
+        if (piece.ends_document) got += '|';
+      }
+      CHECK(got == spelled.substr(static_cast<size_t>(first), static_cast<size_t>(last - first)));
+    }
+  }
+}
+
+TEST_CASE("suspects: lines made of what stands elsewhere, too, are ordinary however often they come") {
+  test::TemporaryDirectory directory;
+  for (int i = 0; i < 60; ++i) {
+    std::string text = prose(static_cast<uint64_t>(i), 20);
+    text.insert(text.find('\n', text.size() / 2) + 1, "import numbers of the world\n");
+    if (i % 3 == 0) text += str("take", i, " import numbers of the world and go", i, "\n");
+    directory.write(str("text/", i), text);
+  }
+  DataConfig config;
+  config.sources = {source("s", {"text"})};
+  for (const Suspect& suspect : find_suspects(read_document_sets(config, directory.path(), 1)))
+    FAIL_CHECK(suspect.kind << ": " << suspect.detail);
 }
 
 TEST_CASE("sample_places: the bytes of the files are the tokens that training reads") {
