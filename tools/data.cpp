@@ -270,7 +270,7 @@ void add_data(CLI::App& app, Command& chosen) {
   };
   add("inspect", "documents and tokens as the model sees them, and what is suspect among them", "", inspect)
       ->add_option("--show", options->show, "tokens shown of each set (default 80)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, INT64_MAX));
   add("manifest", "every file with its size, SHA-256, package and licence", " > manifest.json", manifest);
   CLI::App* of_overlap = add("overlap", "runs of 13 words that two sets share", " ood train:python", overlap);
   of_overlap->add_option("first", options->first, "train, held_out, ood, one of them with :SOURCE, or a text file");
@@ -280,7 +280,7 @@ void add_data(CLI::App& app, Command& chosen) {
       ->required()
       ->check(CLI::PositiveNumber);
   of_which->add_option("--sample", options->sample, "only this sample of the step, from 0")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(int64_t{0}, INT64_MAX));
 }
 
 }  // namespace tools

@@ -28,6 +28,10 @@ std::vector<std::string_view> texts(const std::vector<Document>& documents) {
 }  // namespace
 
 TokenSet tokenize(const std::string& name, const std::vector<const Document*>& documents, int64_t vocab_size) {
+  if (vocab_size < 256) {
+    throw Error(ExitCode::usage, str("the model has a vocabulary of ", vocab_size,
+                                     " but text is read as bytes, which needs at least 256; use another model"));
+  }
   TokenSet set{.name = name, .tokens = {}, .num_documents = static_cast<int64_t>(documents.size()), .num_bytes = 0};
   for (const Document* document : documents) {
     if (!set.tokens.empty() && vocab_size > kEndOfDocument) set.tokens.push_back(static_cast<uint16_t>(kEndOfDocument));

@@ -104,7 +104,12 @@ class SourceReader {
         source_{.name = config.name, .documents = {}, .left_out = {}, .files = {}, .no_text = {}} {}
 
   SourceDocuments read() {
-    for (const std::string& path : find_files(config_.files, config_.exclude, base_)) {
+    const std::vector<std::string> paths = find_files(config_.files, config_.exclude, base_);
+    if (paths.empty()) {
+      throw Error(ExitCode::data, str("source \"", config_.name, "\" has no file left: its exclude matches every one; ",
+                                      "change exclude or files"));
+    }
+    for (const std::string& path : paths) {
       FileFacts facts;
       const std::string problem = read_file(path, facts, [this](Document document) { take(std::move(document)); });
       if (problem.empty()) {
@@ -152,7 +157,7 @@ class SourceReader {
   }
 
   void leave_out(const std::string& name, const std::string& reason) {
-    ++source_.left_out[reason];
+    if (source_.left_out[reason]++ == 0) first_left_out_[reason] = name;
     if (reason == kNotText || reason == "unreadable" || reason.starts_with("damaged")) source_.no_text[name] = reason;
   }
 
@@ -192,7 +197,7 @@ class SourceReader {
     int64_t total = 0;
     for (size_t i : order) {
       if (entries_[i].size == 0 || total + entries_[i].size > max_bytes_) {
-        ++source_.left_out["beyond max_bytes"];
+        leave_out(source_.documents[i].name(), "beyond max_bytes");
         continue;
       }
       total += entries_[i].size;
@@ -223,7 +228,8 @@ class SourceReader {
   [[noreturn]] void refuse() const {
     std::string reasons;
     for (const auto& [reason, count] : source_.left_out)
-      reasons += str(reasons.empty() ? "" : ", ", count, " ", reason);
+      reasons += str(reasons.empty() ? "" : ", ", count, " ", reason,
+                     count == 1 ? " (" : " (the first: ", first_left_out_.at(reason), ")");
     throw Error(ExitCode::data, str("source \"", config_.name,
                                     "\" has no document left: ", reasons.empty() ? "its files hold none" : reasons,
                                     "; change data.filters or the source's files"));
@@ -236,8 +242,9 @@ class SourceReader {
   const int64_t max_bytes_;
   Seen& seen_;
   SourceDocuments source_;
-  std::vector<Entry> entries_;     // of all documents so far
-  std::vector<size_t> with_text_;  // those whose text is held
+  std::map<std::string, std::string> first_left_out_;  // by reason
+  std::vector<Entry> entries_;                         // of all documents so far
+  std::vector<size_t> with_text_;                      // those whose text is held
   int64_t held_bytes_ = 0;
 };
 
