@@ -1,4 +1,4 @@
-// switchyard config check|show|schema|explain: about config files.
+// switchyard config check|show|schema|explain|init: about config files.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -11,6 +11,7 @@
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/starter_config.h"
 
 namespace tools {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 using namespace engine;
 
 struct Options {
-  std::string file, key;
+  std::string file, key, text, output = "switchyard.json";
   std::vector<std::string> sets;
   bool json = false;
 };
@@ -69,6 +70,11 @@ int explain(const Options& options) {
               str("there is no key \"", options.key, "\"", near.empty() ? "" : "; did you mean \"" + near + "\"?"));
 }
 
+int init(const Options& options) {
+  write_starter_config(options.text, options.output);
+  return 0;
+}
+
 }  // namespace
 
 void add_config(CLI::App& app, Command& chosen) {
@@ -91,6 +97,10 @@ void add_config(CLI::App& app, Command& chosen) {
   add("schema", "the JSON schema of config files", schema);
   add("explain", "what a key means; without one, all keys", explain)
       ->add_option("key", options->key, "e.g. model.num_experts");
+  CLI::App* of_init = add("init", "write a config with comments, fit for a text of yours", init);
+  of_init->add_option("text", options->text, "a file, a directory or a glob")->required();
+  of_init->add_option("-o,--output", options->output, "config file to write (default: switchyard.json)");
+  of_init->footer("Example: switchyard config init 'books/**/*.txt' -o books.json");
 }
 
 }  // namespace tools

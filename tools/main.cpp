@@ -35,6 +35,8 @@ int main(int argc, char** argv) {
   tools::add_ckpt(app, chosen);
   tools::add_config(app, chosen);
   tools::add_data(app, chosen);
+  tools::add_doctor(app, chosen);
+  tools::add_completion(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

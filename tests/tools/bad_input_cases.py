@@ -270,6 +270,11 @@ CASES = [
     usage("no run", "eval", "run", code=6),
     usage("a directory without checkpoints", "generate", ".", "-p", "x", code=6),
     ("usage: a run directory that cannot be made", 4, closed_parent, ["train", "c.json", "--run-dir", "closed/run"]),
+    usage("another shell", "completion", "fish"),
+    usage("no shell", "completion"),
+    usage("a starter config for nothing", "config", "init", "none/*.txt", code=3),
+    usage("a starter config over a file", "config", "init", "text.txt", "-o", "c.json"),
+    usage("a starter config nowhere", "config", "init", "text.txt", "-o", "none/c.json", code=4),
     # on a run
     on_run("no prompt", "generate", "run"),
     on_run("a negative temperature", "generate", "run", "-p", "x", "--temperature", "-1"),
