@@ -89,14 +89,17 @@ void add_config(CLI::App& app, Command& chosen) {
   const auto with_file = [&](CLI::App* command) {
     command->add_option("file", options->file, "config file")->required();
     command->add_option("--set", options->sets, "KEY=VALUE: another value for a key; may be repeated");
+    command->footer(str("Example: switchyard config ", command->get_name(), " configs/tiny.json --set optim.lr=1e-3"));
     return command;
   };
   with_file(add("check", "say whether a config is valid; exit 0 or 2", check))
       ->add_flag("--json", options->json, "one JSON object on stdout");
   with_file(add("show", "every key with its value", show));
-  add("schema", "the JSON schema of config files", schema);
-  add("explain", "what a key means; without one, all keys", explain)
-      ->add_option("key", options->key, "e.g. model.num_experts");
+  add("schema", "the JSON schema of config files", schema)
+      ->footer("Example: switchyard config schema > configs/schema.json");
+  CLI::App* of_explain = add("explain", "what a key means; without one, all keys", explain);
+  of_explain->add_option("key", options->key, "a key, or the beginning of some");
+  of_explain->footer("Example: switchyard config explain model.router");
   CLI::App* of_init = add("init", "write a config with comments, fit for a text of yours", init);
   of_init->add_option("text", options->text, "a file, a directory or a glob")->required();
   of_init->add_option("-o,--output", options->output, "config file to write (default: switchyard.json)");

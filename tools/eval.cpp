@@ -10,6 +10,7 @@
 #include "engine/data/corpus.h"
 #include "engine/data/document_reader.h"
 #include "engine/data/ngram.h"
+#include "engine/data/source_files.h"
 #include "engine/data/tokenizer.h"
 #include "engine/train/evaluate.h"
 #include "engine/train/evaluate_difference.h"
@@ -50,17 +51,36 @@ double bits_per_byte(const data::NgramModel& model, const data::TokenSet& set) {
   return bits / static_cast<double>(std::max<int64_t>(1, set.num_bytes - 1));
 }
 
-data::TokenSet read_file_set(const std::string& path, int64_t vocab_size) {
+// The text of a file, or of everything a directory or a glob leads to, as one set.
+data::TokenSet read_set(const std::string& pattern, int64_t vocab_size) {
   std::vector<data::Document> documents;
-  data::FileFacts facts;
-  const std::string problem = data::read_documents(
-      path, path, INT64_MAX, facts, [&](data::Document document) { documents.push_back(std::move(document)); });
-  if (!problem.empty()) throw Error(ExitCode::data, str(path, " is ", problem, "; give a text file with --data"));
+  std::string left_out;
+  int64_t num_left_out = 0;
+  const auto leave_out = [&](const std::string& name, const std::string& why) {
+    if (num_left_out++ == 0) left_out = str(name, " is ", why);
+  };
+  for (const std::string& path : data::find_files({pattern}, {}, "")) {
+    data::FileFacts facts;
+    const std::string problem = data::read_documents(path, path, INT64_MAX, facts, [&](data::Document document) {
+      if (data::is_text(document.text)) {
+        documents.push_back(std::move(document));
+      } else {
+        leave_out(document.name(), "not UTF-8 text");
+      }
+    });
+    if (!problem.empty()) leave_out(path, problem);
+  }
   std::vector<const data::Document*> pointers;
   for (const data::Document& document : documents) pointers.push_back(&document);
-  data::TokenSet set = data::tokenize(path, pointers, vocab_size);
-  if (set.tokens.size() < 2)
-    throw Error(ExitCode::data, str(path, " has ", set.num_bytes, " bytes of text; at least 2 are needed"));
+  data::TokenSet set = data::tokenize(pattern, pointers, vocab_size);
+  if (set.tokens.size() < 2) {
+    throw Error(ExitCode::data, str(pattern, " has ", set.num_bytes, " bytes of text but at least 2 are needed",
+                                    num_left_out > 0 ? "; " + left_out : "", "; give other files with --data"));
+  }
+  if (num_left_out > 0) {
+    std::fprintf(stderr, "warning: %lld documents of %s are left out; %s\n", static_cast<long long>(num_left_out),
+                 pattern.c_str(), left_out.c_str());
+  }
   return set;
 }
 
@@ -68,7 +88,7 @@ data::TokenSet read_file_set(const std::string& path, int64_t vocab_size) {
 std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Config& config, data::Corpus& corpus) {
   std::vector<data::TokenSet> sets;
   if (!options.files.empty()) {
-    for (const std::string& path : options.files) sets.push_back(read_file_set(path, config.model.vocabulary()));
+    for (const std::string& path : options.files) sets.push_back(read_set(path, config.model.vocabulary()));
     return sets;
   }
   corpus = data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
@@ -286,8 +306,9 @@ void add_eval(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
   command->add_option("model", options->model, "run directory or checkpoint")->required();
-  command->add_option("--data", options->files,
-                      "text file to evaluate on in place of the run's own sets; may be repeated");
+  command->add_option(
+      "--data", options->files,
+      "text to evaluate on in place of the run's own sets: a file, or a directory or glob as one set; may be repeated");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
   command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
   command->add_flag("--json", options->json, "one JSON object on stdout");

@@ -90,7 +90,7 @@ std::string nothing_found(const std::string& given, const fs::path& place) {
                      : fs::exists(target) && !fs::is_regular_file(target) ? "is no regular file"
                                                                           : "matches no file";
   return str("\"", given, "\" ", what, " (looked for ", place.string(),
-             "); give a file, a directory or a glob, relative to the config file");
+             "); give a file, a directory or a glob; paths in a config start at its directory");
 }
 
 }  // namespace

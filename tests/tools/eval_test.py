@@ -63,6 +63,20 @@ def main():
         assert expected in message, message
     assert "holds no whole checkpoint" in run("eval", "run", "--against", ".", code=6).stderr
 
+    # text that came later, by folder, in one table
+    for folder, lines in (("2024", 40), ("2025", 90)):
+        os.makedirs(folder)
+        for part in range(3):
+            with open(f"{folder}/{part}.txt", "w") as file:
+                file.writelines(f"line {i} of {folder} and part {part}\n" for i in range(lines))
+    with open("2025/photo.png", "wb") as file:
+        file.write(b"\x89PNG\0\xff")
+    sets, _, message = evaluate("run", "--data", "2024", "--data", "2025/*", "--data", "tiny.txt", "--require", "2024.tokens>1")
+    assert list(sets) == ["2024", "2025/*", "tiny.txt"], sets
+    size = sum(os.path.getsize(f"2024/{part}.txt") for part in range(3))
+    assert sets["2024"]["tokens"] == size + 2 - 1, (sets, size)  # two ends of documents; the first byte is not predicted
+    assert "1 documents of 2025/* are left out; 2025/photo.png is not UTF-8 text" in message, message
+
     # a model of other held-out text is compared with a warning, one that cannot read the windows not at all
     run("train", "config.json", "--run-dir", "seed", "--set", "seed=8", "--steps", "2")
     assert "may have been trained on text that is held out here" in evaluate("run", "--against", "seed")[2]

@@ -163,6 +163,35 @@ TEST_CASE("documents: what cannot be decompressed is counted and named, and neve
   }
 }
 
+TEST_CASE("documents: a compressed file that was cut or changed anywhere gives its whole text or nothing") {
+  test::TemporaryDirectory directory;
+  const std::string text = "a text of a few words that are words of a text", packed = gzip(text), frame = zstd(text);
+  directory.write("good.txt", "another text");
+  const auto texts = [&](const std::string& name, const std::string& content) {
+    directory.write(name, content);
+    std::vector<std::string> read_texts;
+    for (const Document& document : read(directory, source({name, "good.txt"})).documents)
+      if (document.path == name) read_texts.push_back(document.text);
+    return read_texts;
+  };
+  for (size_t length = 0; length < packed.size(); ++length) CHECK(texts("a.gz", packed.substr(0, length)).empty());
+  for (size_t length = 0; length < frame.size(); ++length) CHECK(texts("a.zst", frame.substr(0, length)).empty());
+  int refused = 0;
+  for (size_t at = 0; at < packed.size(); ++at) {
+    std::string changed = packed;
+    changed[at] = static_cast<char>(changed[at] ^ 0x15);
+    const std::vector<std::string> got = texts("a.gz", changed);
+    if (got.empty()) ++refused;
+    CHECK((got.empty() || got == std::vector<std::string>{text}));  // gzip has a checksum, its header's date has none
+  }
+  CHECK(refused > static_cast<int>(packed.size()) / 2);
+  for (size_t at = 0; at < frame.size(); ++at) {
+    std::string changed = frame;
+    changed[at] = static_cast<char>(changed[at] ^ 0x15);
+    CHECK(texts("a.zst", changed).size() <= 1);  // without a checksum all one can ask is that it ends
+  }
+}
+
 TEST_CASE("documents: under max_bytes the same documents are kept as with all of them in memory, in little memory") {
   test::TemporaryDirectory directory;
   const int64_t bytes = 200000, count = 200;
