@@ -20,5 +20,9 @@ void add_experts(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
 void add_ckpt(CLI::App& app, Command& chosen);
 void add_config(CLI::App& app, Command& chosen);
+void add_data(CLI::App& app, Command& chosen);
+void add_doctor(CLI::App& app, Command& chosen);
+// Knows every command added before or after it.
+void add_completion(CLI::App& app, Command& chosen);
 
 }  // namespace tools

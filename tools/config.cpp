@@ -1,4 +1,4 @@
-// switchyard config check|show|schema|explain: about config files.
+// switchyard config check|show|schema|explain|init: about config files.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -11,6 +11,7 @@
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/starter_config.h"
 
 namespace tools {
 namespace {
@@ -18,7 +19,7 @@ namespace {
 using namespace engine;
 
 struct Options {
-  std::string file, key;
+  std::string file, key, text, output = "switchyard.json";
   std::vector<std::string> sets;
   bool json = false;
 };
@@ -69,6 +70,11 @@ int explain(const Options& options) {
               str("there is no key \"", options.key, "\"", near.empty() ? "" : "; did you mean \"" + near + "\"?"));
 }
 
+int init(const Options& options) {
+  write_starter_config(options.text, options.output);
+  return 0;
+}
+
 }  // namespace
 
 void add_config(CLI::App& app, Command& chosen) {
@@ -83,14 +89,21 @@ void add_config(CLI::App& app, Command& chosen) {
   const auto with_file = [&](CLI::App* command) {
     command->add_option("file", options->file, "config file")->required();
     command->add_option("--set", options->sets, "KEY=VALUE: another value for a key; may be repeated");
+    command->footer(str("Example: switchyard config ", command->get_name(), " configs/tiny.json --set optim.lr=1e-3"));
     return command;
   };
   with_file(add("check", "say whether a config is valid; exit 0 or 2", check))
       ->add_flag("--json", options->json, "one JSON object on stdout");
   with_file(add("show", "every key with its value", show));
-  add("schema", "the JSON schema of config files", schema);
-  add("explain", "what a key means; without one, all keys", explain)
-      ->add_option("key", options->key, "e.g. model.num_experts");
+  add("schema", "the JSON schema of config files", schema)
+      ->footer("Example: switchyard config schema > configs/schema.json");
+  CLI::App* of_explain = add("explain", "what a key means; without one, all keys", explain);
+  of_explain->add_option("key", options->key, "a key, or the beginning of some");
+  of_explain->footer("Example: switchyard config explain model.router");
+  CLI::App* of_init = add("init", "write a config with comments, fit for a text of yours", init);
+  of_init->add_option("text", options->text, "a file, a directory or a glob")->required();
+  of_init->add_option("-o,--output", options->output, "config file to write (default: switchyard.json)");
+  of_init->footer("Example: switchyard config init 'books/**/*.txt' -o books.json");
 }
 
 }  // namespace tools

@@ -1,17 +1,20 @@
-// switchyard eval RUN|CHECKPOINT: loss on held-out and other text, beside n-gram baselines.
+// switchyard eval RUN|CHECKPOINT: loss on held-out and other text, beside n-gram baselines and another model.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "engine/config/units.h"
+#include "engine/config/canonical.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/corpus.h"
+#include "engine/data/document_reader.h"
 #include "engine/data/ngram.h"
 #include "engine/data/source_files.h"
 #include "engine/data/tokenizer.h"
 #include "engine/train/evaluate.h"
+#include "engine/train/evaluate_difference.h"
+#include "engine/train/evaluate_requirement.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
 
@@ -20,10 +23,11 @@ namespace {
 
 using namespace engine;
 using engine::train::EvalResult;
+using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model;
-  std::vector<std::string> files;
+  std::string model, against;
+  std::vector<std::string> files, requirements;
   bool json = false, baselines = true;
   int threads = 0;
 };
@@ -31,6 +35,15 @@ struct Options {
 struct Row {
   EvalResult result;
   double three_gram = 0, five_gram = 0;  // bits per byte; 0: not measured
+  double other_loss = 0;                 // with --against
+  train::LossDifference difference = {};
+};
+
+// One model on every set.
+struct Evaluated {
+  std::string path;
+  int64_t step = 0;
+  std::vector<EvalResult> results;
 };
 
 double bits_per_byte(const data::NgramModel& model, const data::TokenSet& set) {
@@ -38,20 +51,44 @@ double bits_per_byte(const data::NgramModel& model, const data::TokenSet& set) {
   return bits / static_cast<double>(std::max<int64_t>(1, set.num_bytes - 1));
 }
 
-data::TokenSet read_file_set(const std::string& path, int64_t vocab_size) {
-  data::Document document{path, {}, 0, {}};
-  if (!data::read_file(path, document.text))
-    throw Error(ExitCode::data, str("cannot read ", path, "; give a text file with --data"));
-  if (document.text.size() < 2)
-    throw Error(ExitCode::data, str(path, " has ", document.text.size(), " bytes; at least 2 are needed"));
-  return data::tokenize(path, {&document}, vocab_size);
+// The text of a file, or of everything a directory or a glob leads to, as one set.
+data::TokenSet read_set(const std::string& pattern, int64_t vocab_size) {
+  std::vector<data::Document> documents;
+  std::string left_out;
+  int64_t num_left_out = 0;
+  const auto leave_out = [&](const std::string& name, const std::string& why) {
+    if (num_left_out++ == 0) left_out = str(name, " is ", why);
+  };
+  for (const std::string& path : data::find_files({pattern}, {}, "")) {
+    data::FileFacts facts;
+    const std::string problem = data::read_documents(path, path, INT64_MAX, facts, [&](data::Document document) {
+      if (data::is_text(document.text)) {
+        documents.push_back(std::move(document));
+      } else {
+        leave_out(document.name(), "not UTF-8 text");
+      }
+    });
+    if (!problem.empty()) leave_out(path, problem);
+  }
+  std::vector<const data::Document*> pointers;
+  for (const data::Document& document : documents) pointers.push_back(&document);
+  data::TokenSet set = data::tokenize(pattern, pointers, vocab_size);
+  if (set.tokens.size() < 2) {
+    throw Error(ExitCode::data, str(pattern, " has ", set.num_bytes, " bytes of text but at least 2 are needed",
+                                    num_left_out > 0 ? "; " + left_out : "", "; give other files with --data"));
+  }
+  if (num_left_out > 0) {
+    std::fprintf(stderr, "warning: %lld documents of %s are left out; %s\n", static_cast<long long>(num_left_out),
+                 pattern.c_str(), left_out.c_str());
+  }
+  return set;
 }
 
 // The sets of the run's own config, or the files given.
 std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Config& config, data::Corpus& corpus) {
   std::vector<data::TokenSet> sets;
   if (!options.files.empty()) {
-    for (const std::string& path : options.files) sets.push_back(read_file_set(path, config.model.vocabulary()));
+    for (const std::string& path : options.files) sets.push_back(read_set(path, config.model.vocabulary()));
     return sets;
   }
   corpus = data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
@@ -67,78 +104,199 @@ std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Confi
   return sets;
 }
 
-// All held-out sets as one.
-Row total(const std::vector<Row>& rows) {
+// The held-out sets of all sources as one.
+Row total(const std::vector<Row>& rows, const std::vector<EvalResult>& others) {
   Row all;
   all.result.set = "held_out";
-  double nats = 0, three = 0, five = 0;
-  for (const Row& row : rows) {
+  double nats = 0, other_nats = 0, three = 0, five = 0;
+  std::vector<const EvalResult*> ours, theirs;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
     if (row.result.set.starts_with("ood:")) continue;
-    const double bytes = static_cast<double>(row.result.bytes);
+    const double bytes = static_cast<double>(row.result.bytes), tokens = static_cast<double>(row.result.tokens);
     all.result.tokens += row.result.tokens, all.result.bytes += row.result.bytes;
-    nats += row.result.loss * static_cast<double>(row.result.tokens);
+    nats += row.result.loss * tokens;
     three += row.three_gram * bytes, five += row.five_gram * bytes;
+    if (others.empty()) continue;
+    other_nats += others[i].loss * tokens;
+    ours.push_back(&row.result), theirs.push_back(&others[i]);
   }
   if (all.result.tokens == 0) return all;
   all.result.loss = nats / static_cast<double>(all.result.tokens);
+  all.other_loss = other_nats / static_cast<double>(all.result.tokens);
   all.three_gram = three / static_cast<double>(all.result.bytes);
   all.five_gram = five / static_cast<double>(all.result.bytes);
+  all.difference = train::difference_of(ours, theirs);
   return all;
 }
 
-void print_table(const std::vector<Row>& rows, const std::string& path) {
-  std::printf("%s\n\n", path.c_str());
-  std::printf("%-22s %9s %10s %11s %10s %8s %8s\n", "set", "loss", "bits/byte", "perplexity", "tokens", "3-gram",
-              "5-gram");
+Evaluated evaluate(train::LoadedModel& loaded, const std::vector<data::TokenSet>& sets, int64_t S) {
+  const int64_t max_rows = std::max<int64_t>(S, 4096 / S * S);
+  loaded.model().plan(max_rows);
+  train::Evaluator evaluator(loaded.model(), loaded.world(), S, max_rows, loaded.config().train.document_mask);
+  Evaluated evaluated{loaded.path(), loaded.state().step, {}};
+  for (const data::TokenSet& set : sets)
+    evaluated.results.push_back(evaluator.run(set.name, data::EvalWindows(set, S)));
+  return evaluated;
+}
+
+// Everything that decides which text a run holds out.
+std::string data_choice(const Config& config) {
+  Config only;
+  only.data = config.data;
+  only.seed = config.seed;
+  return canonical_json(only);
+}
+
+// The model of --against on the windows of the first one.
+Evaluated evaluate_other(const Options& options, const Config& config, const std::vector<data::TokenSet>& sets) {
+  train::LoadedModel other(options.against);
+  const ModelConfig& model = other.config().model;
+  if (model.vocabulary() != config.model.vocabulary()) {
+    throw Error(ExitCode::usage,
+                str("--against has a vocabulary of ", model.vocabulary(), " tokens but ", options.model, " has ",
+                    config.model.vocabulary(), "; only models of the same tokens compare"));
+  }
+  if (model.max_position_embeddings < config.train.seq_len) {
+    throw Error(ExitCode::usage, str("--against reads ", model.max_position_embeddings, " tokens but ", options.model,
+                                     " is evaluated on windows of ", config.train.seq_len, "; exchange the two"));
+  }
+  if (options.files.empty() && data_choice(other.config()) != data_choice(config)) {
+    std::fprintf(stderr,
+                 "warning: --against was trained with other data settings or another seed, so it may have been "
+                 "trained on text that is held out here\n");
+  }
+  return evaluate(other, sets, config.train.seq_len);
+}
+
+void add_baselines(const data::Corpus& corpus, const std::vector<data::TokenSet>& sets, std::vector<Row>& rows) {
+  data::NgramModel three(3, data::kByteVocabulary), five(5, data::kByteVocabulary);
+  parallel_for(2, [&](int64_t i) {
+    for (const data::SourceSplit& source : corpus.sources) (i == 0 ? three : five).train(source.train.tokens);
+  });
+  parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i) {
+    const size_t at = static_cast<size_t>(i);
+    rows[at].three_gram = bits_per_byte(three, sets[at]);
+    rows[at].five_gram = bits_per_byte(five, sets[at]);
+  });
+}
+
+// --- what is printed -----------------------------------------------------------------------------------------------
+
+void print_table(const std::vector<Row>& rows) {
+  std::printf("%-22s %9s %10s %11s %10s", "set", "loss", "bits/byte", "perplexity", "tokens");
+  const bool baselines = !rows.empty() && rows[0].three_gram > 0;
+  std::printf(baselines ? " %8s %8s\n" : "\n", "3-gram", "5-gram");
   for (const Row& row : rows) {
     std::printf("%-22s %9.4f %10.4f %11.3f %10lld", row.result.set.c_str(), row.result.loss, row.result.bits_per_byte(),
                 row.result.perplexity(), static_cast<long long>(row.result.tokens));
-    if (row.three_gram > 0) std::printf(" %8.4f %8.4f", row.three_gram, row.five_gram);
+    if (baselines) std::printf(" %8.4f %8.4f", row.three_gram, row.five_gram);
     std::printf("\n");
   }
-  if (!rows.empty() && rows[0].three_gram > 0) {
+  if (baselines)
     std::printf("\n3-gram and 5-gram: bits per byte of interpolated Witten-Bell models of the training text\n");
+}
+
+void print_differences(const std::vector<Row>& rows, const Evaluated& ours, const Evaluated& other) {
+  std::printf("\nloss of %s (A) minus loss of %s (B), nats per token\n\n", ours.path.c_str(), other.path.c_str());
+  std::printf("%-22s %9s %9s %10s %23s %8s  %s\n", "set", "A", "B", "A - B", "95 % interval", "windows", "A is");
+  for (const Row& row : rows) {
+    const train::LossDifference& d = row.difference;
+    char interval[64] = "one window: none";
+    if (d.has_interval) std::snprintf(interval, sizeof(interval), "%+.5f to %+.5f", d.low, d.high);
+    std::printf("%-22s %9.4f %9.4f %+10.5f %23s %8lld  %s\n", row.result.set.c_str(), row.result.loss, row.other_loss,
+                d.mean, interval, static_cast<long long>(d.windows),
+                d.identical ? "the same in every window" : d.verdict().c_str());
   }
 }
 
+Json row_json(const Row& row, bool compared) {
+  const EvalResult& r = row.result;
+  Json set = {{"set", r.set},
+              {"loss", r.loss},
+              {"bpb", r.bits_per_byte()},
+              {"perplexity", r.perplexity()},
+              {"tokens", r.tokens}};
+  if (row.three_gram > 0) set["three_gram_bpb"] = row.three_gram, set["five_gram_bpb"] = row.five_gram;
+  if (!compared) return set;
+  const train::LossDifference& d = row.difference;
+  set["against_loss"] = row.other_loss;
+  set["delta"] = d.mean;
+  set["delta_low"] = d.has_interval ? Json(d.low) : Json(nullptr);
+  set["delta_high"] = d.has_interval ? Json(d.high) : Json(nullptr);
+  set["windows"] = d.windows;
+  set["identical"] = d.identical;
+  set["verdict"] = d.verdict();
+  return set;
+}
+
+double measure(const Row& row, const std::string& metric) {
+  if (metric == "loss") return row.result.loss;
+  if (metric == "bpb") return row.result.bits_per_byte();
+  if (metric == "perplexity") return row.result.perplexity();
+  if (metric == "tokens") return static_cast<double>(row.result.tokens);
+  return row.difference.mean;
+}
+
+const Row& row_of(const std::vector<Row>& rows, const train::Requirement& requirement) {
+  std::string names;
+  for (const Row& row : rows) {
+    if (row.result.set == requirement.set) return row;
+    names += (names.empty() ? "" : ", ") + row.result.set;
+  }
+  throw Error(ExitCode::usage,
+              str("--require \"", requirement.text, "\" names no set that was evaluated; those are ", names));
+}
+
 int run(const Options& options) {
+  std::vector<train::Requirement> requirements;
+  for (const std::string& text : options.requirements) {
+    requirements.push_back(train::parse_requirement(text));
+    if (requirements.back().metric == "delta" && options.against.empty())
+      throw Error(ExitCode::usage, str("--require \"", text, "\" needs another model; name it with --against"));
+  }
   ThreadPool pool(options.threads > 0 ? options.threads : available_processors());
   pool.make_current();
-  train::LoadedModel loaded(options.model);
-  const Config& config = loaded.config();
-  const int64_t S = config.train.seq_len, max_rows = std::max<int64_t>(S, 4096 / S * S);
-  loaded.model().plan(max_rows);
-  train::Evaluator evaluator(loaded.model(), loaded.world(), S, max_rows, config.train.document_mask);
+  auto loaded = std::make_unique<train::LoadedModel>(options.model);
+  const Config config = loaded->config();
   data::Corpus corpus;
+  const std::vector<data::TokenSet> sets = sets_to_evaluate(options, config, corpus);
+  const Evaluated ours = evaluate(*loaded, sets, config.train.seq_len);
+  loaded.reset();  // one model in memory at a time
+  const bool compared = !options.against.empty();
+  const Evaluated other = compared ? evaluate_other(options, config, sets) : Evaluated{};
   std::vector<Row> rows;
-  std::vector<data::TokenSet> sets = sets_to_evaluate(options, config, corpus);
-  for (const data::TokenSet& set : sets) rows.push_back({evaluator.run(set.name, data::EvalWindows(set, S)), 0, 0});
-  if (options.files.empty() && options.baselines) {
-    data::NgramModel three(3, data::kByteVocabulary), five(5, data::kByteVocabulary);
-    parallel_for(2, [&](int64_t i) {
-      for (const data::SourceSplit& source : corpus.sources) (i == 0 ? three : five).train(source.train.tokens);
-    });
-    parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i) {
-      const size_t at = static_cast<size_t>(i);
-      rows[at].three_gram = bits_per_byte(three, sets[at]);
-      rows[at].five_gram = bits_per_byte(five, sets[at]);
-    });
+  for (size_t i = 0; i < sets.size(); ++i) {
+    Row& row = rows.emplace_back(Row{ours.results[i]});
+    if (!compared) continue;
+    row.other_loss = other.results[i].loss;
+    row.difference = train::difference_of({&ours.results[i]}, {&other.results[i]});
   }
-  if (options.files.empty() && total(rows).result.tokens > 0) rows.insert(rows.begin(), total(rows));
-  if (!options.json) return print_table(rows, loaded.path()), 0;
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const Row& row : rows) {
-    const EvalResult& r = row.result;
-    nlohmann::ordered_json set = {{"set", r.set},
-                                  {"loss", r.loss},
-                                  {"bpb", r.bits_per_byte()},
-                                  {"perplexity", r.perplexity()},
-                                  {"tokens", r.tokens}};
-    if (row.three_gram > 0) set["three_gram_bpb"] = row.three_gram, set["five_gram_bpb"] = row.five_gram;
-    list.push_back(set);
+  if (options.files.empty()) {
+    if (options.baselines) add_baselines(corpus, sets, rows);
+    if (Row all = total(rows, other.results); all.result.tokens > 0) rows.insert(rows.begin(), std::move(all));
   }
-  const nlohmann::ordered_json result = {{"checkpoint", loaded.path()}, {"step", loaded.state().step}, {"sets", list}};
-  std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  Json checks = Json::array();
+  std::string unmet;
+  for (const train::Requirement& requirement : requirements) {
+    const double measured = measure(row_of(rows, requirement), requirement.metric);
+    const bool holds = requirement.holds(measured);
+    checks.push_back({{"require", requirement.text}, {"measured", measured}, {"met", holds}});
+    if (!holds) unmet += (unmet.empty() ? "" : "; ") + train::unmet_message(requirement, measured);
+  }
+  if (options.json) {
+    Json result = {{"checkpoint", ours.path}, {"step", ours.step}, {"sets", Json::array()}};
+    for (const Row& row : rows) result["sets"].push_back(row_json(row, compared));
+    if (compared) result["against"] = {{"checkpoint", other.path}, {"step", other.step}};
+    if (!checks.empty()) result["requirements"] = checks;
+    std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  } else {
+    std::printf("%s\n\n", ours.path.c_str());
+    print_table(rows);
+    if (compared) print_differences(rows, ours, other);
+  }
+  std::fflush(stdout);
+  if (!unmet.empty()) throw Error(ExitCode::requirement, unmet);
   return 0;
 }
 
@@ -148,12 +306,20 @@ void add_eval(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
   command->add_option("model", options->model, "run directory or checkpoint")->required();
-  command->add_option("--data", options->files,
-                      "text file to evaluate on in place of the run's own sets; may be repeated");
+  command->add_option(
+      "--data", options->files,
+      "text to evaluate on in place of the run's own sets: a file, or a directory or glob as one set; may be repeated");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
   command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
   command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard eval runs/quickstart");
+  command->add_option("--against", options->against, "another run or checkpoint, compared window by window");
+  command->add_option(
+      "--require", options->requirements,
+      "SET.METRIC<NUMBER (or <=, >, >=), exit 7 where it does not hold; METRIC is loss, bpb, perplexity, "
+      "tokens or, with --against, delta (loss minus the other's, nats per token); may be repeated");
+  command->footer(
+      "Examples: switchyard eval runs/quickstart --require 'held_out.bpb<2.4'\n"
+      "          switchyard eval runs/new --against runs/old --require 'held_out.delta<0.01'");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

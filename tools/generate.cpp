@@ -53,7 +53,7 @@ void add_generate(CLI::App& app, Command& chosen) {
   command->add_option("-p,--prompt", options->prompt, "text to continue")->required();
   command->add_option("--max-tokens", options->generate.max_tokens, "new tokens at most")->check(CLI::PositiveNumber);
   command->add_option("--temperature", options->generate.temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1000.0));
   command->add_option("--seed", options->generate.seed, "another seed, another text");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
   command->add_flag("--json", options->json, "one JSON object on stdout");

@@ -1,12 +1,14 @@
 // switchyard: one executable, one file per command.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 
-#include "engine/config/problems.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/usage_message.h"
 
 namespace {
 
@@ -15,20 +17,6 @@ using engine::ExitCode;
 int report(ExitCode code, const std::string& message) {
   std::fprintf(stderr, "error: %s (exit %d)\n", message.c_str(), static_cast<int>(code));
   return static_cast<int>(code);
-}
-
-// The parser's own messages say little: add what the word may have been meant for.
-int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
-  std::string message = error.what(), hint;
-  std::vector<std::string> commands;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
-    commands.push_back(command->get_name());
-  if (argc > 1 && std::find(commands.begin(), commands.end(), argv[1]) == commands.end() && argv[1][0] != '-') {
-    message = engine::str("there is no command \"", argv[1], "\"");
-    const std::string near = engine::nearest(argv[1], commands);
-    hint = near.empty() ? "" : engine::str("; did you mean \"", near, "\"?");
-  }
-  return report(ExitCode::usage, message + hint + "; see switchyard --help");
 }
 
 }  // namespace
@@ -46,14 +34,22 @@ int main(int argc, char** argv) {
   tools::add_bench(app, chosen);
   tools::add_ckpt(app, chosen);
   tools::add_config(app, chosen);
+  tools::add_data(app, chosen);
+  tools::add_doctor(app, chosen);
+  tools::add_completion(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return report_usage(app, error, argc, argv);
+    return report(ExitCode::usage, tools::usage_message(app, error));
   }
   try {
-    return chosen();
+    const int code = chosen();
+    if (std::fflush(stdout) != 0) {
+      throw engine::Error(ExitCode::environment, engine::str("cannot write the result: ", std::strerror(errno),
+                                                             "; make room where stdout goes"));
+    }
+    return code;
   } catch (const engine::Error& error) {
     if (error.code() == ExitCode::bug) {
       return report(error.code(), std::string(error.what()) + "; this is a bug of ours, please report it");

@@ -77,7 +77,8 @@ void check_model(const ModelConfig& m, Checker& check) {
 void check_batch(const Config& c, Checker& check) {
   const TrainingConfig& t = c.train;
   check.require(t.seq_len <= c.model.max_position_embeddings, "train.seq_len", "train.seq_len is ", t.seq_len,
-                " but model.max_position_embeddings is ", c.model.max_position_embeddings);
+                " but model.max_position_embeddings is ", c.model.max_position_embeddings,
+                "; lower the first or raise the second");
   if (c.batch_tokens() % t.seq_len != 0) {
     const int64_t below = c.batch_tokens() / t.seq_len * t.seq_len;
     check.require(false, "train.batch_tokens", "train.batch_tokens is ", c.batch_tokens(),
@@ -114,9 +115,16 @@ void check_run(const Config& c, Checker& check) {
     check.require(beta < 1, "optim.betas", "optim.betas holds ", beta, " but both must be below 1");
   }
   check.require(!stop.steps || c.optim.warmup.value <= stop.steps->value, "optim.warmup", "optim.warmup is ",
-                c.optim.warmup.value, " steps but the run has only ", stop.steps ? stop.steps->value : 0);
+                c.optim.warmup.value, " steps but the run has only ", stop.steps ? stop.steps->value : 0,
+                "; lower it or raise train.stop.steps");
   check.require(c.optim.min_lr <= c.optim.lr, "optim.min_lr", "optim.min_lr is ", c.optim.min_lr, " but optim.lr is ",
-                c.optim.lr);
+                c.optim.lr, "; a schedule falls to min_lr, so it must not be above lr");
+  check.require(c.data.sources.empty() || c.model.vocabulary() >= 256, "model.vocab_size", "model.vocab_size is ",
+                c.model.vocabulary(), " but text is read as bytes, which needs at least 256; leave it out");
+  const FilterConfig& filters = c.data.filters;
+  check.require(filters.min_compression.value_or(0) <= filters.max_compression.value_or(1e300),
+                "data.filters.min_compression", "data.filters.min_compression is ", filters.min_compression.value_or(0),
+                " but max_compression is ", filters.max_compression.value_or(0), "; no document would be left");
   std::set<std::string> names;
   for (const SourceConfig& source : c.data.sources) {
     check.require(names.insert(source.name).second, "data.sources", "two sources are called \"", source.name, "\"");

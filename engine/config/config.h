@@ -164,6 +164,9 @@ struct FilterConfig {
   std::optional<double> max_digit_fraction;
   std::optional<ByteCount> min_bytes;
   std::string dedup = "exact";
+  std::string control_characters = "keep";
+  std::optional<double> max_line_share;
+  std::optional<double> min_compression, max_compression;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -171,6 +174,13 @@ struct FilterConfig {
       "leave out documents with a larger share of digits (tables)");
     v("min_bytes", min_bytes, at_least(0.0), "leave out shorter documents");
     v("dedup", dedup, one_of({"none", "exact"}), "exact: a document is used once, wherever it stands");
+    v("control_characters", control_characters, one_of({"keep", "leave_out"}),
+      "leave_out: no documents with invisible control or direction characters");
+    v("max_line_share", max_line_share, between(0.0, 1.0), "leave out documents of which one line is a larger share");
+    v("min_compression", min_compression, at_least(1.0),
+      "leave out documents that zlib makes fewer times smaller (noise); text is above 1.4");
+    v("max_compression", max_compression, at_least(1.0),
+      "leave out documents that zlib makes more times smaller (repetition); text is below 15");
   }
 };
 

@@ -133,9 +133,14 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while ...": the last part
     std::string message = error.what();
-    for (const char* end_of_prefix : {"] ", ": "}) {
+    for (const char* end_of_prefix : {"] ", ": ", " - "}) {
       const size_t end = message.find(end_of_prefix);
-      if (end != std::string::npos) message = message.substr(end + 2);
+      if (end != std::string::npos) message = message.substr(end + std::string(end_of_prefix).size());
+    }
+    // what was read last is shown with the line, and may be all of the file
+    if (const size_t last = message.find("; last read: "); last != std::string::npos) {
+      const size_t end = message.rfind("'; expected ");
+      message = message.substr(0, last) + (end != std::string::npos && end > last ? message.substr(end + 1) : "");
     }
     (void)token;
     const int64_t offset = std::max<int64_t>(0, static_cast<int64_t>(position) - 1);

@@ -2,16 +2,23 @@
 
 #include <algorithm>
 #include <sstream>
+#include <tuple>
 
 namespace engine {
 namespace {
+
+// Of a longer line the part around the problem is shown.
+constexpr int64_t kLongestBefore = 100;
+constexpr size_t kLongestLine = 160;
 
 std::string line_of(const std::string& text, int64_t number) {
   std::istringstream lines(text);
   std::string line;
   for (int64_t i = 0; i < number && std::getline(lines, line); ++i) {
   }
-  std::replace(line.begin(), line.end(), '\t', ' ');
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  }
   return line;
 }
 
@@ -40,7 +47,14 @@ void Problems::add(JsonPosition position, const std::string& origin, const std::
 
 std::string Problems::print() const {
   std::ostringstream out;
-  for (const Problem& problem : problems_) {
+  std::vector<Problem> ordered = problems_;  // by place in the file, then those without one
+  std::stable_sort(ordered.begin(), ordered.end(), [](const Problem& a, const Problem& b) {
+    const auto place = [](const Problem& p) {
+      return std::tuple(!p.origin.empty(), p.position.line, p.position.column);
+    };
+    return place(a) < place(b);
+  });
+  for (const Problem& problem : ordered) {
     if (!problem.origin.empty()) {
       out << problem.origin;
     } else {
@@ -52,11 +66,15 @@ std::string Problems::print() const {
       if (!problem.hint.empty()) out << "    " << problem.hint << '\n';
       continue;
     }
-    const std::string line = line_of(text_, problem.position.line);
+    std::string line = line_of(text_, problem.position.line);
     const std::string number = std::to_string(problem.position.line);
+    int64_t column = problem.position.column;
+    const int64_t skipped = std::max<int64_t>(0, column - kLongestBefore);
+    line = line.substr(std::min(static_cast<size_t>(skipped), line.size()), kLongestLine);
+    column -= skipped;
     out << "  " << number << " | " << line << '\n';
-    const int64_t room = std::max<int64_t>(1, static_cast<int64_t>(line.size()) - problem.position.column + 1);
-    out << std::string(number.size() + 4 + static_cast<size_t>(problem.position.column), ' ')
+    const int64_t room = std::max<int64_t>(1, static_cast<int64_t>(line.size()) - column + 1);
+    out << std::string(number.size() + 4 + static_cast<size_t>(column), ' ')
         << std::string(static_cast<size_t>(std::min(problem.position.length, room)), '^');
     if (!problem.hint.empty()) out << ' ' << problem.hint;
     out << '\n';

@@ -1,8 +1,10 @@
 #include "engine/config/reader.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <concepts>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -64,6 +66,7 @@ class ObjectReader {
  private:
   void wrong(const JsonValue& value, const std::string& expected) {
     const std::string got = value.type == JsonValue::Type::string    ? str("\"", value.string, "\"")
+                            : value.type == JsonValue::Type::boolean ? (value.boolean ? "true" : "false")
                             : value.type == JsonValue::Type::integer ? std::to_string(value.integer)
                             : value.type == JsonValue::Type::number  ? number_text(value.number)
                                                                      : json_type_name(value.type);
@@ -213,7 +216,10 @@ void apply_set(JsonValue& root, const std::string& set, Problems& problems) {
     at = const_cast<JsonValue*>(at->find(key));
     if (index >= 0) {
       if (at->type != JsonValue::Type::array || index >= static_cast<int64_t>(at->items.size())) {
-        return problems.add({}, origin, str(key, " has no element ", index));
+        return problems.add({}, origin,
+                            at->type == JsonValue::Type::array
+                                ? str(key, " has ", at->items.size(), " elements, numbered from 0")
+                                : str(key, " is no list"));
       }
       at = &at->items[static_cast<size_t>(index)];
     }
@@ -251,14 +257,14 @@ Config parse_config(std::string_view text, const std::string& name, const std::v
 }
 
 Config load_config(const std::string& path, const std::vector<std::string>& sets) {
-  std::ifstream file(path, std::ios::binary);
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    throw Error(ExitCode::usage, str(path, " is a directory but a config file is needed"));
+    throw Error(ExitCode::usage, str(path, " is a directory; give the config file in it"));
   }
+  std::ifstream file(path, std::ios::binary);
   if (!file) {
-    throw Error(ExitCode::usage,
-                str("config file ", path, " cannot be read; give the path of a JSON file, e.g. configs/tiny.json"));
+    throw Error(ExitCode::usage, str("config file ", path, " cannot be read (", std::strerror(errno),
+                                     "); give the path of a JSON file, e.g. configs/tiny.json"));
   }
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   Config config = parse_config(text, path, sets);

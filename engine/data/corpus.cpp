@@ -8,7 +8,6 @@
 #include "engine/core/error.h"
 #include "engine/data/manifest.h"
 #include "engine/data/near_duplicates.h"
-#include "engine/data/split.h"
 #include "engine/data/tokenizer.h"
 
 namespace engine::data {
@@ -29,16 +28,27 @@ std::vector<std::string_view> texts(const std::vector<Document>& documents) {
 }  // namespace
 
 TokenSet tokenize(const std::string& name, const std::vector<const Document*>& documents, int64_t vocab_size) {
+  if (vocab_size < 256) {
+    throw Error(ExitCode::usage, str("the model has a vocabulary of ", vocab_size,
+                                     " but text is read as bytes, which needs at least 256; use another model"));
+  }
   TokenSet set{.name = name, .tokens = {}, .num_documents = static_cast<int64_t>(documents.size()), .num_bytes = 0};
   for (const Document* document : documents) {
     if (!set.tokens.empty() && vocab_size > kEndOfDocument) set.tokens.push_back(static_cast<uint16_t>(kEndOfDocument));
+    if (set.files.empty() || set.files.back() != document->path) set.files.push_back(document->path);
+    set.places.push_back({.first_token = static_cast<int64_t>(set.tokens.size()),
+                          .num_tokens = static_cast<int64_t>(document->text.size()),
+                          .file = set.files.size() - 1,
+                          .line = document->line,
+                          .line_begin = document->line_begin,
+                          .text_begin = document->text_begin});
     for (char c : document->text) set.tokens.push_back(static_cast<unsigned char>(c));
     set.num_bytes += static_cast<int64_t>(document->text.size());
   }
   return set;
 }
 
-Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed) {
   if (config.sources.empty()) {
     throw Error(ExitCode::data,
                 "data.sources is empty; name at least one text, e.g. {\"name\": \"mine\", \"files\": \"text/*.txt\"}");
@@ -46,29 +56,36 @@ Corpus prepare_corpus(const DataConfig& config, const std::string& base_director
   // In one call, so that no text of training is also called out of distribution.
   std::vector<SourceConfig> all = config.sources;
   all.insert(all.end(), config.ood.begin(), config.ood.end());
-  std::vector<SourceDocuments> sources = read_sources(all, config.filters, base_directory, seed);
-  const auto first_ood = sources.begin() + static_cast<int64_t>(config.sources.size());
-  const std::vector<SourceDocuments> ood(std::make_move_iterator(first_ood), std::make_move_iterator(sources.end()));
-  sources.erase(first_ood, sources.end());
+  DocumentSets sets;
+  sets.sources = read_sources(all, config.filters, base_directory, seed);
+  const auto first_ood = sets.sources.begin() + static_cast<int64_t>(config.sources.size());
+  sets.ood.assign(std::make_move_iterator(first_ood), std::make_move_iterator(sets.sources.end()));
+  sets.sources.erase(first_ood, sets.sources.end());
+  sets.splits = split_sources(std::move(sets.sources), config.held_out, seed);
+  return sets;
+}
+
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+  const DocumentSets sets = read_document_sets(config, base_directory, seed);
   ManifestWriter manifest(config, vocab_size);
-  for (const SourceDocuments& source : sources) manifest.add_left_out(source);
-  for (const SourceDocuments& source : ood) manifest.add_left_out(source);
-  const std::vector<Split> splits = split_sources(std::move(sources), config.held_out, seed);
+  for (const SourceDocuments& source : sets.sources) manifest.add_left_out(source);
+  for (const SourceDocuments& source : sets.ood) manifest.add_left_out(source);
   Corpus corpus;
-  for (size_t s = 0; s < splits.size(); ++s) {
-    const std::string& name = config.sources[s].name;
+  for (size_t s = 0; s < sets.splits.size(); ++s) {
+    const SourceDocuments& source = sets.sources[s];
+    const Split& documents = sets.splits[s];
     SourceSplit& split = corpus.sources.emplace_back();
     split.weight = config.sources[s].weight;
-    split.overlap = ngram_overlap(texts(splits[s].held_out), texts(splits[s].train));
-    split.train = tokenize(name, pointers(splits[s].train), vocab_size);
-    split.held_out = tokenize(name, pointers(splits[s].held_out), vocab_size);
-    manifest.add(name, "train", splits[s].train);
-    manifest.add(name, "held_out", splits[s].held_out);
-    manifest.add_overlap(name, split.overlap);
+    split.overlap = ngram_overlap(texts(documents.held_out), texts(documents.train));
+    split.train = tokenize(source.name, pointers(documents.train), vocab_size);
+    split.held_out = tokenize(source.name, pointers(documents.held_out), vocab_size);
+    manifest.add(source, "train", documents.train);
+    manifest.add(source, "held_out", documents.held_out);
+    manifest.add_overlap(source.name, split.overlap);
   }
-  for (const SourceDocuments& source : ood) {
+  for (const SourceDocuments& source : sets.ood) {
     corpus.ood.push_back(tokenize(source.name, pointers(source.documents), vocab_size));
-    manifest.add(source.name, "ood", source.documents);
+    manifest.add(source, "ood", source.documents);
   }
   corpus.manifest = manifest.text();
   return corpus;

@@ -7,14 +7,24 @@
 
 #include "engine/config/config.h"
 #include "engine/data/documents.h"
+#include "engine/data/split.h"
 
 namespace engine::data {
+
+// Where a document of a set comes from.
+struct DocumentPlace {
+  int64_t first_token = 0, num_tokens = 0;           // in the set, without the token that ends it
+  size_t file = 0;                                   // in TokenSet::files
+  int64_t line = 0, line_begin = 0, text_begin = 0;  // as in Document
+};
 
 struct TokenSet {
   std::string name;              // of the source
   std::vector<uint16_t> tokens;  // documents with the end-of-document token between them, none after the last
   int64_t num_documents = 0;
   int64_t num_bytes = 0;
+  std::vector<std::string> files = {};
+  std::vector<DocumentPlace> places = {};  // by first token
 };
 
 struct SourceSplit {
@@ -33,8 +43,18 @@ struct Corpus {
   int64_t train_tokens() const;
 };
 
-// Reads, filters and splits everything `config` names; relative paths start at `base_directory`. Depends on the
-// files, the config and the seed alone. Throws Error(data).
+// The documents behind a corpus.
+struct DocumentSets {
+  std::vector<SourceDocuments> sources;  // the documents are in `splits`
+  std::vector<Split> splits;             // by source
+  std::vector<SourceDocuments> ood;
+};
+
+// Reads, filters and splits everything `config` names. Throws Error(data).
+DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed);
+
+// The same as tokens: reads, filters and splits everything `config` names; relative paths start at `base_directory`.
+// Depends on the files, the config and the seed alone. Throws Error(data).
 Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size);
 
 // Tokens of documents in order, as a model with this vocabulary reads them: with exactly 256 ids there is no

@@ -1,12 +1,17 @@
 #include "engine/data/documents.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <functional>
+#include <numeric>
 #include <set>
 
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
+#include "engine/data/document_reader.h"
 #include "engine/data/source_files.h"
+#include "engine/data/text_checks.h"
 
 namespace engine::data {
 
@@ -39,6 +44,17 @@ std::string strip_leading_comment(const std::string& text) {
   return begin == std::string::npos ? "" : text.substr(begin);
 }
 
+std::string Document::name() const {
+  return line > 0 ? str(path, ":", line) : path;
+}
+
+void cut_text(std::string& text, int64_t max_bytes) {
+  if (static_cast<int64_t>(text.size()) <= max_bytes) return;
+  size_t end = static_cast<size_t>(max_bytes);
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  text.resize(end);
+}
+
 namespace {
 
 double digit_fraction(const std::string& text) {
@@ -46,81 +62,191 @@ double digit_fraction(const std::string& text) {
   return text.empty() ? 0 : static_cast<double>(digits) / static_cast<double>(text.size());
 }
 
+constexpr char kNotText[] = "not UTF-8 text";
 using Seen = std::set<std::pair<uint64_t, uint64_t>>;
 
 // The reason to leave a text out, or an empty string.
 std::string reason_against(const std::string& text, const FilterConfig& filters, Seen& seen) {
-  if (!is_text(text)) return "not UTF-8 text";
+  if (!is_text(text)) return kNotText;
   if (text.empty()) return "empty";
   if (filters.min_bytes && static_cast<int64_t>(text.size()) < filters.min_bytes->value)
     return "shorter than filters.min_bytes";
   if (filters.max_digit_fraction && digit_fraction(text) > *filters.max_digit_fraction) {
     return "more digits than filters.max_digit_fraction";
   }
+  if (filters.control_characters == "leave_out" && find_control_characters(text).count > 0)
+    return "control characters (filters.control_characters)";
+  if (filters.max_line_share && most_repeated_line(text).share > *filters.max_line_share)
+    return "one line repeated beyond filters.max_line_share";
+  if (filters.min_compression || filters.max_compression) {
+    const double ratio = compression_ratio(text);
+    if (ratio < filters.min_compression.value_or(0)) return "compressible less than filters.min_compression";
+    if (ratio > filters.max_compression.value_or(INFINITY)) return "compressible more than filters.max_compression";
+  }
   if (filters.dedup == "none") return "";
   const Hash128 hash = xxh3_128(text.data(), static_cast<int64_t>(text.size()));
   return seen.insert({hash.low, hash.high}).second ? "" : "the same text as another document";
 }
 
-// The longest beginning of at most max_bytes that does not end inside a character.
-void cut(std::string& text, int64_t max_bytes) {
-  size_t end = static_cast<size_t>(max_bytes);
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  text.resize(end);
-}
+constexpr int64_t kNoLimit = INT64_MAX;
+constexpr int64_t kLongestComment = 1 << 20;  // read beyond max_bytes, since a stripped comment does not count
 
-// Keeps documents in a random order that depends on their paths alone until the cap is reached. Where every document
-// is larger than the cap the first one is cut.
-void cap(SourceDocuments& source, int64_t max_bytes, uint64_t seed) {
-  const uint64_t key = derive_key(seed, "cap");
-  auto rank = [&](const Document& d) { return xxh3_64(d.path.data(), static_cast<int64_t>(d.path.size()), key); };
-  std::sort(source.documents.begin(), source.documents.end(), [&](const Document& a, const Document& b) {
-    return std::pair(rank(a), a.path) < std::pair(rank(b), b.path);
-  });
-  const bool fits = std::any_of(source.documents.begin(), source.documents.end(), [&](const Document& document) {
-    return static_cast<int64_t>(document.text.size()) <= max_bytes;
-  });
-  if (!fits && !source.documents.empty()) cut(source.documents.front().text, max_bytes);
-  int64_t total = 0;
-  std::erase_if(source.documents, [&](const Document& document) {
-    const int64_t size = static_cast<int64_t>(document.text.size());
-    if (total + size <= max_bytes) {
-      total += size;
-      return false;
-    }
-    ++source.left_out["beyond max_bytes"];
-    return true;
-  });
-  std::sort(source.documents.begin(), source.documents.end(),
-            [](const Document& a, const Document& b) { return a.path < b.path; });
-}
+class SourceReader {
+ public:
+  SourceReader(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
+               uint64_t seed, Seen& seen)
+      : config_(config),
+        filters_(filters),
+        base_(base_directory),
+        rank_key_(derive_key(seed, "cap")),
+        max_bytes_(config.max_bytes ? config.max_bytes->value : kNoLimit),
+        seen_(seen),
+        source_{.name = config.name, .documents = {}, .left_out = {}, .files = {}, .no_text = {}} {}
 
-SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-                            uint64_t seed, Seen& seen) {
-  SourceDocuments source{config.name, {}, {}};
-  for (const std::string& path : find_files(config.files, config.exclude, base_directory)) {
-    Document document{path, {}, 0, {}};
-    if (!read_file((std::filesystem::path(base_directory) / path).string(), document.text)) {
-      ++source.left_out["unreadable"];
-      continue;
+  SourceDocuments read() {
+    const std::vector<std::string> paths = find_files(config_.files, config_.exclude, base_);
+    if (paths.empty()) {
+      throw Error(ExitCode::data, str("source \"", config_.name, "\" has no file left: its exclude matches every one; ",
+                                      "change exclude or files"));
     }
-    document.file_bytes = static_cast<int64_t>(document.text.size());
-    document.file_sha256 = to_hex(sha256(document.text.data(), document.file_bytes));
-    if (config.strip == "leading-comment") document.text = strip_leading_comment(document.text);
-    const std::string reason = reason_against(document.text, filters, seen);
-    if (!reason.empty()) {
-      ++source.left_out[reason];
-      continue;
+    for (const std::string& path : paths) {
+      FileFacts facts;
+      const std::string problem = read_file(path, facts, [this](Document document) { take(std::move(document)); });
+      if (problem.empty()) {
+        source_.files.emplace(path, facts);
+      } else {
+        leave_out(path, problem);
+      }
     }
-    source.documents.push_back(std::move(document));
+    if (max_bytes_ < kNoLimit) cap();
+    std::sort(source_.documents.begin(), source_.documents.end());
+    if (source_.documents.empty()) refuse();
+    return std::move(source_);
   }
-  if (config.max_bytes) cap(source, config.max_bytes->value, seed);
-  if (!source.documents.empty()) return source;
-  std::string reasons;
-  for (const auto& [reason, count] : source.left_out) reasons += str(reasons.empty() ? "" : ", ", count, " ", reason);
-  throw Error(ExitCode::data, str("source \"", config.name, "\" has no document left: ", reasons,
-                                  "; change data.filters or the source's files"));
-}
+
+ private:
+  struct Entry {
+    uint64_t rank;  // a random order that depends on the names alone
+    int64_t size;
+    bool has_text;
+  };
+
+  std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use) const {
+    const int64_t limit = max_bytes_ < kNoLimit - kLongestComment ? max_bytes_ + kLongestComment : kNoLimit;
+    return read_documents((std::filesystem::path(base_) / path).string(), path, limit, facts, use);
+  }
+
+  void strip(Document& document) const {
+    if (config_.strip != "leading-comment") return;
+    const size_t before = document.text.size();
+    document.text = strip_leading_comment(document.text);
+    document.text_begin = static_cast<int64_t>(before - document.text.size());
+  }
+
+  void take(Document document) {
+    strip(document);
+    const std::string reason = reason_against(document.text, filters_, seen_);
+    if (!reason.empty()) return leave_out(document.name(), reason);
+    const std::string name = document.name();
+    const int64_t size = static_cast<int64_t>(document.text.size());
+    entries_.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), rank_key_), size, true});
+    with_text_.push_back(source_.documents.size());
+    source_.documents.push_back(std::move(document));
+    held_bytes_ += size;
+    if (held_bytes_ / 2 > max_bytes_) forget_texts();
+  }
+
+  void leave_out(const std::string& name, const std::string& reason) {
+    if (source_.left_out[reason]++ == 0) first_left_out_[reason] = name;
+    if (reason == kNotText || reason == "unreadable" || reason.starts_with("damaged")) source_.no_text[name] = reason;
+  }
+
+  bool comes_before(size_t a, size_t b) const {
+    return entries_[a].rank != entries_[b].rank ? entries_[a].rank < entries_[b].rank
+                                                : source_.documents[a] < source_.documents[b];
+  }
+
+  // Lets go of the texts that are least likely to be wanted under the cap; the first one always stays.
+  void forget_texts() {
+    std::sort(with_text_.begin(), with_text_.end(), [this](size_t a, size_t b) { return comes_before(a, b); });
+    while (held_bytes_ > max_bytes_ && with_text_.size() > 1) {
+      const size_t last = with_text_.back();
+      with_text_.pop_back();
+      held_bytes_ -= entries_[last].size;
+      std::string().swap(source_.documents[last].text);
+      entries_[last].has_text = false;
+    }
+  }
+
+  // Keeps documents in the order of their ranks while they fit; where every one is larger than the cap the first is
+  // cut.
+  void cap() {
+    std::vector<size_t> order(entries_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(), [this](size_t a, size_t b) { return comes_before(a, b); });
+    const bool fits =
+        std::any_of(entries_.begin(), entries_.end(), [this](const Entry& e) { return e.size <= max_bytes_; });
+    if (!fits && !order.empty()) {
+      std::string& text = source_.documents[order[0]].text;
+      cut_text(text, max_bytes_);
+      entries_[order[0]].size = static_cast<int64_t>(text.size());
+    }
+    std::vector<Document> kept;
+    std::map<std::string, size_t> forgotten;  // kept, but the text is to be read again
+    std::set<std::string> files;
+    int64_t total = 0;
+    for (size_t i : order) {
+      if (entries_[i].size == 0 || total + entries_[i].size > max_bytes_) {
+        leave_out(source_.documents[i].name(), "beyond max_bytes");
+        continue;
+      }
+      total += entries_[i].size;
+      if (!entries_[i].has_text) {
+        forgotten[source_.documents[i].name()] = kept.size();
+        files.insert(source_.documents[i].path);
+      }
+      kept.push_back(std::move(source_.documents[i]));
+    }
+    size_t read_again = 0;
+    for (const std::string& path : files) {
+      FileFacts facts;
+      read_file(path, facts, [&](Document document) {
+        const auto found = forgotten.find(document.name());
+        if (found == forgotten.end()) return;
+        strip(document);
+        kept[found->second] = std::move(document);
+        ++read_again;
+      });
+      if (facts.sha256 != source_.files.at(path).sha256) {
+        throw Error(ExitCode::data, str(path, " has changed while it was read; start again when it is at rest"));
+      }
+    }
+    ENSURE(read_again == forgotten.size(), read_again, " texts were read again, not ", forgotten.size());
+    source_.documents = std::move(kept);
+  }
+
+  [[noreturn]] void refuse() const {
+    std::string reasons;
+    for (const auto& [reason, count] : source_.left_out)
+      reasons += str(reasons.empty() ? "" : ", ", count, " ", reason,
+                     count == 1 ? " (" : " (the first: ", first_left_out_.at(reason), ")");
+    throw Error(ExitCode::data, str("source \"", config_.name,
+                                    "\" has no document left: ", reasons.empty() ? "its files hold none" : reasons,
+                                    "; change data.filters or the source's files"));
+  }
+
+  const SourceConfig& config_;
+  const FilterConfig& filters_;
+  const std::string base_;
+  const uint64_t rank_key_;
+  const int64_t max_bytes_;
+  Seen& seen_;
+  SourceDocuments source_;
+  std::map<std::string, std::string> first_left_out_;  // by reason
+  std::vector<Entry> entries_;                         // of all documents so far
+  std::vector<size_t> with_text_;                      // those whose text is held
+  int64_t held_bytes_ = 0;
+};
 
 }  // namespace
 
@@ -128,7 +254,8 @@ std::vector<SourceDocuments> read_sources(const std::vector<SourceConfig>& sourc
                                           const std::string& base_directory, uint64_t seed) {
   std::vector<SourceDocuments> all;
   Seen seen;
-  for (const SourceConfig& config : sources) all.push_back(read_source(config, filters, base_directory, seed, seen));
+  for (const SourceConfig& config : sources)
+    all.push_back(SourceReader(config, filters, base_directory, seed, seen).read());
   return all;
 }
 

@@ -56,6 +56,10 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
   Json filters = {{"dedup", config.filters.dedup}};
   if (config.filters.max_digit_fraction) filters["max_digit_fraction"] = *config.filters.max_digit_fraction;
   if (config.filters.min_bytes) filters["min_bytes"] = config.filters.min_bytes->value;
+  if (config.filters.control_characters != "keep") filters["control_characters"] = config.filters.control_characters;
+  if (config.filters.max_line_share) filters["max_line_share"] = *config.filters.max_line_share;
+  if (config.filters.min_compression) filters["min_compression"] = *config.filters.min_compression;
+  if (config.filters.max_compression) filters["max_compression"] = *config.filters.max_compression;
   state_->root = {{"version", 1},
                   {"tokenizer", "bytes"},
                   {"end_of_document_token", vocab_size > 256},
@@ -68,21 +72,26 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
 
 ManifestWriter::~ManifestWriter() = default;
 
-void ManifestWriter::add(const std::string& source, const std::string& set, const std::vector<Document>& documents) {
-  for (const Document& document : documents) {
-    Json file = {{"path", document.path},
-                 {"source", source},
-                 {"set", set},
-                 {"bytes", document.file_bytes},
-                 {"bytes_used", document.text.size()},
-                 {"sha256", document.file_sha256}};
-    const std::string package = state_->packages.package(document.path);
+void ManifestWriter::add(const SourceDocuments& source, const std::string& set,
+                         const std::vector<Document>& documents) {
+  for (size_t first = 0; first < documents.size();) {
+    const std::string& path = documents[first].path;
+    int64_t used = 0;
+    size_t end = first;
+    for (; end < documents.size() && documents[end].path == path; ++end)
+      used += static_cast<int64_t>(documents[end].text.size());
+    const FileFacts& facts = source.files.at(path);
+    Json file = {{"path", path},         {"source", source.name}, {"set", set},
+                 {"bytes", facts.bytes}, {"bytes_used", used},    {"sha256", facts.sha256}};
+    if (documents[first].line > 0) file["documents"] = end - first;
+    const std::string package = state_->packages.package(path);
     if (!package.empty()) {
       file["package"] = package;
       state_->root["packages"][package] = {{"version", state_->packages.version(package)},
                                            {"licence", "/usr/share/doc/" + package + "/copyright"}};
     }
     state_->root["files"].push_back(file);
+    first = end;
   }
 }
 

@@ -1,9 +1,5 @@
 #include "engine/data/source_files.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -86,6 +82,17 @@ std::vector<fs::path> files_of(const std::string& pattern, const fs::path& base)
   return files;
 }
 
+std::string nothing_found(const std::string& given, const fs::path& place) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(place, error), target = fs::status(place, error);
+  const char* what = fs::is_directory(target)                             ? "is a directory without a readable file"
+                     : fs::is_symlink(status) && !fs::exists(target)      ? "is a link to a file that is not there"
+                     : fs::exists(target) && !fs::is_regular_file(target) ? "is no regular file"
+                                                                          : "matches no file";
+  return str("\"", given, "\" ", what, " (looked for ", place.string(),
+             "); give a file, a directory or a glob; paths in a config start at its directory");
+}
+
 }  // namespace
 
 bool glob_match(std::string_view pattern, std::string_view path) {
@@ -120,10 +127,7 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns, co
   std::map<std::string, std::string> names;  // by place, so that a file two patterns lead to is taken once
   for (const std::string& given : patterns) {
     const std::vector<fs::path> found = files_of(normal(given), base);
-    if (found.empty()) {
-      throw Error(ExitCode::data, str("\"", given, "\" matches no file (looked for ", (base / given).string(),
-                                      "); give a file, a directory or a glob, relative to the config file"));
-    }
+    if (found.empty()) throw Error(ExitCode::data, nothing_found(given, base / given));
     for (const fs::path& path : found) {
       const fs::path place = path.lexically_normal();
       const fs::path name = fs::path(given).is_absolute() ? place : place.lexically_relative(base);
@@ -139,22 +143,6 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns, co
   }
   std::sort(files.begin(), files.end());
   return files;
-}
-
-bool read_file(const std::string& path, std::string& text) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return false;
-  struct stat info {};
-  bool good = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
-  text.resize(good ? static_cast<size_t>(info.st_size) : 0);
-  size_t done = 0;
-  while (good && done < text.size()) {
-    const ssize_t count = pread(file, text.data() + done, text.size() - done, static_cast<off_t>(done));
-    good = count > 0;
-    if (good) done += static_cast<size_t>(count);
-  }
-  close(file);
-  return good;
 }
 
 bool is_text(std::string_view bytes) {

@@ -1,4 +1,4 @@
-// Finding and reading the files of a source.
+// Finding the files of a source.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,6 @@ bool glob_match(std::string_view pattern, std::string_view path);
 // only by a pattern that has such a name; links are not followed. A pattern without a file throws Error(data).
 std::vector<std::string> find_files(const std::vector<std::string>& patterns, const std::vector<std::string>& excludes,
                                     const std::string& base_directory);
-
-// The whole file by pread; false if it cannot be read.
-bool read_file(const std::string& path, std::string& text);
 
 // Valid UTF-8 without NUL: what counts as text.
 bool is_text(std::string_view bytes);

@@ -13,7 +13,7 @@ namespace engine::data {
 namespace {
 
 // The end of the source's text; the document it begins in is cut.
-Split split_tail(SourceDocuments source, double fraction) {
+Split split_tail(SourceDocuments& source, double fraction) {
   Split split;
   int64_t left = source.bytes() - static_cast<int64_t>(static_cast<double>(source.bytes()) * fraction);
   for (Document& document : source.documents) {
@@ -25,6 +25,7 @@ Split split_tail(SourceDocuments source, double fraction) {
     } else {
       Document tail = document;
       tail.text = document.text.substr(static_cast<size_t>(left));
+      tail.text_begin += left;
       document.text.resize(static_cast<size_t>(left));
       split.train.push_back(std::move(document));
       split.held_out.push_back(std::move(tail));
@@ -73,10 +74,10 @@ void hold_out_smallest(const std::vector<SourceDocuments>& sources,
 
 }  // namespace
 
-std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const HeldOutConfig& config, uint64_t seed) {
+std::vector<Split> split_sources(std::vector<SourceDocuments>&& sources, const HeldOutConfig& config, uint64_t seed) {
   std::vector<Split> splits(sources.size());
   if (config.split == "tail" || config.fraction == 0) {
-    for (size_t s = 0; s < sources.size(); ++s) splits[s] = split_tail(std::move(sources[s]), config.fraction);
+    for (size_t s = 0; s < sources.size(); ++s) splits[s] = split_tail(sources[s], config.fraction);
     return splits;
   }
   std::vector<int64_t> wanted, taken(sources.size());
@@ -85,10 +86,10 @@ std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const Hel
   }
   const auto groups = group_members(sources);
   const uint64_t key = derive_key(seed, "held_out");
-  std::vector<std::pair<uint64_t, int64_t>> order;  // of a group by its first document's path
+  std::vector<std::pair<uint64_t, int64_t>> order;  // of a group by its first document's name
   for (const auto& [group, members] : groups) {
-    const std::string& path = sources[members[0].source].documents[members[0].document].path;
-    order.push_back({xxh3_64(path.data(), static_cast<int64_t>(path.size()), key), group});
+    const std::string name = sources[members[0].source].documents[members[0].document].name();
+    order.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), key), group});
   }
   std::sort(order.begin(), order.end());
   std::map<int64_t, bool> held_out;
@@ -123,7 +124,7 @@ std::vector<Split> split_sources(std::vector<SourceDocuments> sources, const Hel
                       config.fraction * 100, " % of them; set data.held_out.split to \"tail\", or give more files"));
     }
     for (std::vector<Document>* part : {&splits[s].train, &splits[s].held_out}) {
-      std::sort(part->begin(), part->end(), [](const Document& a, const Document& b) { return a.path < b.path; });
+      std::sort(part->begin(), part->end());
     }
   }
   return splits;

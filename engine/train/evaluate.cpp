@@ -44,11 +44,12 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
   const int64_t ranks = world_.size(), rank = world_.rank();
   const int64_t begin = windows.count() * rank / ranks, end = windows.count() * (rank + 1) / ranks;
   const int64_t most = (windows.count() + ranks - 1) / ranks;
-  std::vector<double> window_losses(static_cast<size_t>(windows.count()));  // each filled by one rank
-  int64_t totals[2] = {0, 0};                                               // tokens, bytes
+  EvalResult result{.set = name};
+  result.window_nats.resize(static_cast<size_t>(windows.count()));  // each filled by one rank
+  result.window_tokens.resize(static_cast<size_t>(windows.count()));
   for (int64_t pass_begin = 0; pass_begin < most; pass_begin += max_windows_) {
     const int64_t first = std::min(begin + pass_begin, end), count = std::min(max_windows_, end - first);
-    totals[1] += load(windows, first, count);
+    result.bytes += load(windows, first, count);
     nn::Pass pass{.num_sequences = count,
                   .seq_len = seq_len_,
                   .positions = positions_.data(),
@@ -58,14 +59,16 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
     model_.forward(pass, ConstTensor(tokens_.data(), DType::i32, {T}));
     model_.loss(pass, ConstTensor(targets_.data(), DType::i32, {T}), Tensor(losses_.data(), DType::f32, {T}));
     for (int64_t t = 0; t < T; ++t) {
-      totals[0] += counted_[static_cast<size_t>(t)];
-      window_losses[static_cast<size_t>(first + t / seq_len_)] += static_cast<double>(losses_[static_cast<size_t>(t)]);
+      const size_t row = static_cast<size_t>(t), window = static_cast<size_t>(first + t / seq_len_);
+      result.window_tokens[window] += counted_[row];
+      result.window_nats[window] += static_cast<double>(losses_[row]);
     }
   }
-  world_.all_reduce_sum(Tensor(window_losses.data(), DType::f64, {windows.count()})).wait();
-  world_.all_reduce_sum(Tensor(totals, DType::i64, {2})).wait();
-  EvalResult result{.set = name, .tokens = totals[0], .bytes = totals[1]};
-  for (double loss : window_losses) result.loss += loss;
+  world_.all_reduce_sum(Tensor(result.window_nats.data(), DType::f64, {windows.count()})).wait();
+  world_.all_reduce_sum(Tensor(result.window_tokens.data(), DType::i64, {windows.count()})).wait();
+  world_.all_reduce_sum(Tensor(&result.bytes, DType::i64, {1})).wait();
+  for (int64_t tokens : result.window_tokens) result.tokens += tokens;
+  for (double nats : result.window_nats) result.loss += nats;
   if (result.tokens > 0) result.loss /= static_cast<double>(result.tokens);
   return result;
 }

@@ -13,9 +13,11 @@ namespace engine::train {
 
 struct EvalResult {
   std::string set;
-  double loss = 0;     // nats per predicted token
-  int64_t tokens = 0;  // predicted
-  int64_t bytes = 0;   // of them bytes of text
+  double loss = 0;                       // nats per predicted token
+  int64_t tokens = 0;                    // predicted
+  int64_t bytes = 0;                     // of them bytes of text
+  std::vector<double> window_nats = {};  // summed over the tokens of each window
+  std::vector<int64_t> window_tokens = {};
   double bits_per_byte() const;
   double perplexity() const;
 };

@@ -21,7 +21,12 @@ namespace fs = std::filesystem;
 
 RunDirectory::RunDirectory(const std::string& path) : path_(path) {
   std::error_code error;
-  fs::create_directories(path, error);
+  for (fs::path at = fs::absolute(path); !fs::exists(at, error); at = at.parent_path())
+    made_.insert(made_.begin(), at.string());
+  if (!fs::create_directories(path, error) && error) {
+    throw Error(ExitCode::environment, str("cannot make the run directory ", path, ": ", error.message(),
+                                           "; give another one with --run-dir"));
+  }
   const std::string lock = path + "/LOCK";
   lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (lock_ < 0) {
@@ -44,6 +49,13 @@ RunDirectory::RunDirectory(const std::string& path) : path_(path) {
 }
 
 RunDirectory::~RunDirectory() {
+  std::error_code error;
+  fs::directory_iterator files(path_, error);
+  const bool unused = !made_.empty() && !error && std::distance(fs::begin(files), fs::end(files)) == 1;
+  if (unused) {
+    unlink((path_ + "/LOCK").c_str());  // still held, so nobody else is in it
+    while (!made_.empty() && rmdir(made_.back().c_str()) == 0) made_.pop_back();
+  }
   close(lock_);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace engine::train {
 
@@ -10,6 +11,7 @@ class RunDirectory {
  public:
   // Creates `path` if needed and locks it; a run that is under way in it throws Error(directory_in_use).
   explicit RunDirectory(const std::string& path);
+  // Removes the directories it made if nothing was written into them.
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
 
@@ -30,6 +32,7 @@ class RunDirectory {
  private:
   std::string path_;
   int lock_ = -1;
+  std::vector<std::string> made_;  // directories that were not there before, the outermost first
   bool warned_ = false;
 };
 

@@ -124,10 +124,10 @@ TEST_CASE("near_duplicates: a lightly edited copy joins its original, other text
 
 TEST_CASE("split: near-duplicates are never divided between training and held-out text") {
   for (uint64_t seed = 0; seed < 20; ++seed) {
-    SourceDocuments docs{"s", {}, {}};
+    SourceDocuments docs{"s", {}, {}, {}, {}};
     for (int i = 0; i < 20; ++i) {
-      docs.documents.push_back({"doc" + std::to_string(i), prose(i, 200), 0, {}});
-      docs.documents.push_back({"twin" + std::to_string(i), prose(i, 200) + "end", 0, {}});
+      docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, 200)});
+      docs.documents.push_back({.path = "twin" + std::to_string(i), .text = prose(i, 200) + "end"});
     }
     HeldOutConfig config;
     config.fraction = 0.2;
@@ -142,8 +142,9 @@ TEST_CASE("split: near-duplicates are never divided between training and held-ou
 }
 
 TEST_CASE("split: of a few large documents the smallest is held out, though it is more than the fraction") {
-  SourceDocuments docs{"s", {}, {}};
-  for (int i = 0; i < 4; ++i) docs.documents.push_back({"doc" + std::to_string(i), prose(i, i == 2 ? 90 : 100), 0, {}});
+  SourceDocuments docs{"s", {}, {}, {}, {}};
+  for (int i = 0; i < 4; ++i)
+    docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, i == 2 ? 90 : 100)});
   const Split split = split_sources({docs}, {}, 1)[0];
   REQUIRE(split.held_out.size() == 1);
   CHECK(split.held_out[0].path == "doc2");
@@ -151,7 +152,7 @@ TEST_CASE("split: of a few large documents the smallest is held out, though it i
 }
 
 TEST_CASE("split: the tail of a source, and a source of one document says what to do") {
-  SourceDocuments one{"s", {{"a", "0123456789", 10, {}}}, {}};
+  SourceDocuments one{"s", {{.path = "a", .text = "0123456789"}}, {}, {}, {}};
   HeldOutConfig config;
   config.fraction = 0.2;
   CHECK_THROWS_WITH_AS(split_sources({one}, config, 1), doctest::Contains("set data.held_out.split to \"tail\""),
@@ -160,6 +161,7 @@ TEST_CASE("split: the tail of a source, and a source of one document says what t
   const Split split = split_sources({one}, config, 1)[0];
   CHECK(split.train[0].text == "01234567");
   CHECK(split.held_out[0].text == "89");
+  CHECK(split.held_out[0].text_begin == 8);
 }
 
 TEST_CASE("corpus: tokens, end of document between documents, and a manifest of every file") {

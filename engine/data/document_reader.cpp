@@ -1,0 +1,120 @@
+#include "engine/data/document_reader.h"
+
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "engine/data/text_stream.h"
+
+namespace engine::data {
+namespace {
+
+// Picks the string "text" out of one object and builds nothing of the rest.
+class TextPicker : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  std::string text, problem;
+  bool found = false;
+
+  bool null() override { return other("null"); }
+  bool boolean(bool) override { return other("true or false"); }
+  bool number_integer(number_integer_t) override { return other("a number"); }
+  bool number_unsigned(number_unsigned_t) override { return other("a number"); }
+  bool number_float(number_float_t, const string_t&) override { return other("a number"); }
+  bool binary(binary_t&) override { return other("binary data"); }
+  bool string(string_t& value) override {
+    if (depth_ == 0) return fail("it is a string");
+    if (depth_ == 1 && at_text_) text = std::move(value), found = true;
+    at_text_ = at_text_ && depth_ != 1;
+    return true;
+  }
+  bool start_object(std::size_t) override {
+    if (depth_ > 0 && !other("an object")) return false;
+    ++depth_;
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    if (!other("a list")) return false;
+    ++depth_;
+    return true;
+  }
+  bool end_object() override { return --depth_, true; }
+  bool end_array() override { return --depth_, true; }
+  bool key(string_t& value) override {
+    if (depth_ != 1) return true;
+    at_text_ = value == "text";
+    return at_text_ && found ? fail("the key \"text\" stands in it twice") : true;
+  }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
+    return fail(str("no valid JSON at byte ", position, " of the line"));
+  }
+
+ private:
+  bool fail(const std::string& message) {
+    problem = message;
+    return false;
+  }
+  // A value that is no string.
+  bool other(const char* what) {
+    if (depth_ == 0) return fail(str("it is ", what));
+    return depth_ == 1 && at_text_ ? fail(str("its \"text\" is ", what)) : true;
+  }
+  int depth_ = 0;
+  bool at_text_ = false;
+};
+
+std::string text_of_line(const std::string& line, const std::string& name, int64_t number) {
+  TextPicker picker;
+  nlohmann::json::sax_parse(line, &picker);
+  if (picker.problem.empty() && !picker.found) picker.problem = "it has no \"text\"";
+  if (picker.problem.empty()) return std::move(picker.text);
+  throw Error(ExitCode::data, str(name, ":", number, ": a line of a .jsonl file must be an object like ",
+                                  "{\"text\": \"...\"} but ", picker.problem, "; mend the line or take it out"));
+}
+
+void read_json_lines(TextStream& stream, const std::string& name, const std::function<void(Document)>& take) {
+  std::string line;
+  int64_t number = 0, begin = 0;
+  const auto end_line = [&] {
+    Document document{.path = name, .text = text_of_line(line, name, ++number), .line = number, .line_begin = begin};
+    begin += static_cast<int64_t>(line.size()) + 1;
+    line.clear();
+    take(std::move(document));
+  };
+  for (std::string_view piece = stream.next(); !piece.empty(); piece = stream.next()) {
+    for (size_t end = piece.find('\n'); end != std::string_view::npos; end = piece.find('\n')) {
+      line += piece.substr(0, end);
+      piece.remove_prefix(end + 1);
+      end_line();
+    }
+    line += piece;
+  }
+  if (stream.problem().empty() && !line.empty()) end_line();
+  if (!stream.problem().empty() && number > 0) {
+    throw Error(ExitCode::data, str(name, ": ", stream.problem(), " after line ", number,
+                                    "; make the file anew or leave it out of data.sources"));
+  }
+}
+
+}  // namespace
+
+std::string read_documents(const std::string& place, const std::string& name, int64_t max_text, FileFacts& facts,
+                           const std::function<void(Document)>& take) {
+  TextStream stream(place);
+  if (without_compression_suffix(name).ends_with(".jsonl")) {
+    read_json_lines(stream, name, take);
+  } else {
+    Document document{.path = name, .text = {}};
+    for (std::string_view piece = stream.next(); !piece.empty(); piece = stream.next()) {
+      const int64_t room = max_text - static_cast<int64_t>(document.text.size());
+      document.text += piece.substr(0, static_cast<size_t>(std::min(room, static_cast<int64_t>(piece.size()))));
+    }
+    if (stream.problem().empty()) {
+      if (static_cast<int64_t>(document.text.size()) == max_text) cut_text(document.text, max_text - 1);
+      take(std::move(document));
+    }
+  }
+  if (!stream.problem().empty()) return stream.problem();
+  facts = {.bytes = stream.file_bytes(), .sha256 = stream.file_sha256()};
+  return "";
+}
+
+}  // namespace engine::data

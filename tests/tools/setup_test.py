@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""What a newcomer meets first: `config init`, `doctor` and `completion`.
+
+usage: setup_test.py SWITCHYARD REPOSITORY
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
+NOBODY = 65534
+
+
+def run(*arguments, code=0, **options):
+    result = subprocess.run([SWITCHYARD, *arguments], capture_output=True, text=True, **options)
+    assert result.returncode == code, (arguments, result.returncode, result.stdout, result.stderr)
+    return result
+
+
+def test_init():
+    """A config from nothing but a path trains, wherever it is written, and each key is explained."""
+    rng = random.Random(1)
+    os.makedirs("texts/inner")
+    os.makedirs("configs")
+    for i in range(60):
+        with open(f"texts/inner/{i}.txt", "w") as out:
+            out.write(" ".join(f"word{rng.randrange(3000)}" for _ in range(400)))
+    with open("one.txt", "w") as out:
+        out.write("a line of text\n" * 1000)
+    for number, (text, output, split) in enumerate([("texts", "configs/a.json", "groups"), ("one.txt", "b.json", "tail"),
+                                                    ("texts/**/*.txt", "configs/c.json", "groups"),
+                                                    (os.path.abspath("one.txt"), "configs/d.json", "tail")]):
+        assert run("config", "init", text, "-o", output).stdout == output + "\n"
+        written = open(output).read()
+        lines = [line for line in written.split("\n") if re.match(r'\s*"', line) and not line.rstrip().endswith(("{", "[{"))]
+        assert len(lines) > 20 and all("  // " in line for line in lines), written
+        assert json.loads(re.sub(r"(?m)^\s*//.*$|  //.*$", "", written))["data"]["held_out"]["split"] == split, written
+        run("config", "check", output)
+        run("train", output, "--run-dir", f"run{number}", "--steps", "2", "--set", "optim.warmup=0")
+        sets = json.loads(run("data", "inspect", output, "--json").stdout)["sets"]
+        assert split == "tail" or sum(s["documents"] for s in sets) == 60, sets
+    assert run("config", "init", "one.txt").stdout == "switchyard.json\n"
+    small = json.loads(run("config", "show", "b.json").stdout)
+    large = json.loads(run("config", "show", "configs/a.json").stdout)
+    assert (small["model"]["hidden_size"], large["model"]["hidden_size"]) == (64, 64), (small, large)
+
+
+def test_doctor():
+    checks = json.loads(run("doctor", "--json").stdout)
+    names = [check["name"] for check in checks["checks"]]
+    assert names == ["cores", "cpu", "memory", "disk", "compiler", "meson", "mpi", "cuda"], names
+    assert checks["ok"] and checks["checks"][0]["what"].startswith(f"{len(os.sched_getaffinity(0))} processor"), checks
+    lines = run("doctor").stdout.splitlines()
+    assert len(lines) == len(names) and all(line.split()[1] == name for line, name in zip(lines, names)), lines
+    # a machine without any tool: everything is said, nothing fails
+    bare = {c["name"]: c for c in json.loads(run("doctor", "--json", env={"PATH": "/nowhere"}).stdout)["checks"]}
+    for name, package in (("compiler", "g++"), ("meson", "meson"), ("mpi", "openmpi")):
+        assert bare[name]["status"] == "note" and package in bare[name]["fix"] and "not found" in bare[name]["what"], bare
+    # tools that are there are asked for their version, wherever they are
+    os.makedirs("a b")
+    for name in ("c++", "meson", "mpirun"):
+        with open(f"a b/{name}", "w") as out:
+            out.write(f"#!/bin/sh\necho {name} version 42\necho more\n")
+        os.chmod(f"a b/{name}", 0o755)
+    some = {c["name"]: c for c in json.loads(run("doctor", "--json", env={"PATH": "/nowhere::" + os.path.abspath("a b")}).stdout)["checks"]}
+    assert [some[n]["what"] for n in ("compiler", "meson", "mpi")] == [n + " version 42" for n in ("c++", "meson", "mpirun")], some
+    if os.getuid() == 0:
+        result = run("doctor", code=4, cwd="/", preexec_fn=lambda: os.setuid(NOBODY))
+        assert "fail  disk      cannot write in /: go to a directory of yours" in result.stdout, result.stdout
+        assert result.stderr.endswith("see disk above (exit 4)\n"), result.stderr
+
+
+def complete(words):
+    """What bash offers after these words, the last of which is being typed."""
+    script = ('source <("$0" completion bash); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _switchyard; '
+              'printf "%s\\n" "${COMPREPLY[@]}"')
+    result = subprocess.run(["bash", "-c", script, SWITCHYARD, "switchyard", *words], capture_output=True, text=True)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    return result.stdout.split()
+
+
+def commands_of(*words):
+    """The subcommands that --help lists."""
+    return re.findall(r"(?m)^  ([a-z]+) ", run(*words, "--help").stdout.partition("Subcommands:")[2])
+
+
+def test_completion():
+    listed = commands_of()
+    assert len(listed) >= 10 and set(listed) <= set(complete([""])), (listed, complete([""]))
+    assert complete(["tr"]) == ["train"]
+    for command in listed:
+        for inner in commands_of(command):
+            assert inner in complete([command, ""]), (command, inner)
+        options = run(command, "--help").stdout.partition("Options:")[2].partition("Subcommands:")[0]
+        for option in re.findall(r"(?m)^  (?:-\w,)?(--[a-z-]+)", options):
+            assert option in complete([command, "--"]), (command, option)
+    assert "--run-dir" in complete(["train", "config", "--r"]), "a word that is no command changes nothing"
+    assert complete(["data", "which", "c.json", "--st"]) == ["--step"]
+    assert complete(["train", "c.json", "--set", "optim.warm"]) == ["optim.warmup="]
+    assert complete(["train", "c.json", "--set", "data.sources[0].we"]) == ["data.sources[0].weight="]
+    assert complete(["config", "explain", "model.router.z"]) == ["model.router.z_loss_coef"]
+    keys = re.findall(r"(?m)^([\w$.\[\]]+)  \(", run("config", "explain").stdout)
+    offered = complete(["train", "--set", ""])
+    expected = [key.replace("[]", "[0]") + "=" for key in keys if key != "$schema"]
+    assert len(keys) > 80 and expected == offered, set(expected) ^ set(offered)
+    assert complete(["train", "one.t"]) == ["one.txt"]
+    zsh = run("completion", "zsh").stdout
+    assert zsh.startswith("#compdef switchyard\n") and all(command in zsh for command in listed), zsh
+
+
+with tempfile.TemporaryDirectory() as place:
+    os.chdir(place)
+    os.chmod(place, 0o755)
+    for test in (test_init, test_doctor, test_completion):
+        test()
+    os.chdir("/")
+print("init, doctor and completion hold")

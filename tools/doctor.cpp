@@ -1,0 +1,172 @@
+// switchyard doctor: whether this machine has what building and training need, one line each.
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "engine/config/units.h"
+#include "engine/core/dispatch.h"
+#include "engine/core/error.h"
+#include "engine/core/thread_pool.h"
+#include "tools/command.h"
+
+namespace tools {
+namespace {
+
+using namespace engine;
+namespace fs = std::filesystem;
+
+// "ok", "note": something is done without, or "fail": training cannot run.
+struct Check {
+  std::string name, status, what, fix;
+};
+
+// A program on the PATH, or an empty string.
+std::string find_program(const std::string& name) {
+  const char* variable = std::getenv("PATH");
+  const std::string path = variable == nullptr ? "" : variable;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find(':', begin), path.size());
+    const std::string file = path.substr(begin, end - begin) + "/" + name;
+    if (end > begin && access(file.c_str(), X_OK) == 0) return file;
+    begin = end + 1;
+  }
+  return "";
+}
+
+// The first line that `file --version` prints.
+std::string version_of(const std::string& file) {
+  std::string command = "'";
+  for (char c : file) command += c == '\'' ? "'\\''" : std::string(1, c);
+  FILE* output = popen((command + "' --version 2>/dev/null").c_str(), "r");
+  if (output == nullptr) return "";
+  char line[256] = {};
+  std::string first = std::fgets(line, sizeof(line), output) == nullptr ? "" : line;
+  while (std::fgets(line, sizeof(line), output) != nullptr) {
+  }
+  pclose(output);
+  return first.substr(0, first.find('\n'));
+}
+
+// Something that is good to have: the first of `programs` that is there.
+Check program(const std::string& name, const std::vector<std::string>& programs, const std::string& use,
+              const std::string& package) {
+  for (const std::string& candidate : programs) {
+    const std::string file = find_program(candidate);
+    if (file.empty()) continue;
+    const std::string version = version_of(file);
+    return {name, "ok", version.empty() ? file : version, ""};
+  }
+  return {name, "note", str("not found; ", use), "apt-get install " + package};
+}
+
+// A number of bytes in a file such as memory.max; -1 if there is none.
+int64_t bytes_in(const std::string& path) {
+  std::ifstream file(path);
+  int64_t bytes = -1;
+  return file >> bytes && bytes < int64_t{1} << 60 ? bytes : -1;
+}
+
+// What may still be allocated: the machine's available memory within the control group's limit; -1 if unknown.
+int64_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kibibytes = 0, available = -1;
+  while (file >> key >> kibibytes) {
+    if (key == "MemAvailable:") available = kibibytes * 1024;
+    std::getline(file, key);
+  }
+  for (const auto& [limit, used] :
+       {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
+    const int64_t room = bytes_in(limit), taken = bytes_in(used);
+    if (room > 0 && taken >= 0) available = available < 0 ? room - taken : std::min(available, room - taken);
+  }
+  return available;
+}
+
+Check memory() {
+  constexpr int64_t kLeast = 512 << 20, kGood = int64_t{2} << 30;
+  const int64_t bytes = available_memory();
+  if (bytes < 0) return {"memory", "note", "cannot be told: /proc/meminfo is not readable", ""};
+  const std::string what = print_bytes(bytes) + " available";
+  if (bytes >= kGood) return {"memory", "ok", what, ""};
+  return {"memory", bytes < kLeast ? "fail" : "note", what, "close other programs, or train a smaller model"};
+}
+
+Check disk() {
+  constexpr int64_t kLeast = 200 << 20, kGood = int64_t{2} << 30;
+  std::error_code error;
+  const std::string here = fs::current_path(error).string();
+  struct statvfs info {};
+  if (access(".", W_OK) != 0 || statvfs(".", &info) != 0)
+    return {"disk", "fail", str("cannot write in ", here), "go to a directory of yours, or use --run-dir"};
+  const int64_t bytes = static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+  const std::string what = str(print_bytes(bytes), " free in ", here);
+  if (bytes >= kGood) return {"disk", "ok", what, ""};
+  return {"disk", bytes < kLeast ? "fail" : "note", what,
+          "make room: checkpoints take twice the model's size and more"};
+}
+
+Check cuda() {
+  std::error_code error;
+  const bool device = fs::exists("/dev/nvidia0", error);
+  if (!device) return {"cuda", "note", "no NVIDIA device; training runs on the CPU", ""};
+  const std::string compiler = find_program("nvcc");
+  if (!compiler.empty()) return {"cuda", "ok", str("device /dev/nvidia0, ", compiler), ""};
+  return {"cuda", "note", "a device, but no nvcc on the PATH to build for it", "install the CUDA toolkit"};
+}
+
+std::vector<Check> examine() {
+  const int threads = available_processors();
+  return {
+      {"cores", "ok", str(threads, threads == 1 ? " processor" : " processors", " for this process"), ""},
+      {"cpu", cpu_target() == CpuTarget::portable ? "note" : "ok", str("kernels for ", cpu_target_name(cpu_target())),
+       ""},
+      memory(),
+      disk(),
+      program("compiler", {"c++", "g++", "clang++"}, "needed to build, not to run", "g++"),
+      program("meson", {"meson"}, "needed to build, not to run", "meson ninja-build"),
+      program("mpi", {"mpirun", "mpiexec"}, "needed only for ranks on several machines", "openmpi-bin libopenmpi-dev"),
+      cuda(),
+  };
+}
+
+int run(bool json) {
+  const std::vector<Check> checks = examine();
+  std::string failed;
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Check& check : checks) {
+    if (check.status == "fail") failed += (failed.empty() ? "" : ", ") + check.name;
+    list.push_back({{"name", check.name}, {"status", check.status}, {"what", check.what}, {"fix", check.fix}});
+    if (json) continue;
+    std::printf("%-5s %-9s %s%s%s\n", check.status.c_str(), check.name.c_str(), check.what.c_str(),
+                check.fix.empty() ? "" : ": ", check.fix.c_str());
+  }
+  if (json) {
+    const nlohmann::ordered_json result = {{"ok", failed.empty()}, {"checks", list}};
+    std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  }
+  std::fflush(stdout);
+  if (!failed.empty())
+    throw Error(ExitCode::environment, str("this machine is not fit to train on: see ", failed, " above"));
+  return 0;
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, Command& chosen) {
+  auto json = std::make_shared<bool>(false);
+  CLI::App* command = app.add_subcommand("doctor", "what this machine has of what building and training need");
+  command->add_flag("--json", *json, "one JSON object on stdout");
+  command->footer("Exit code 0: training can run here, 4: it cannot.\nExample: switchyard doctor");
+  command->callback([json, &chosen] { chosen = [json] { return run(*json); }; });
+}
+
+}  // namespace tools
