@@ -76,14 +76,15 @@ void Experts::input_gradient(const Projection& projection, const TokenDispatcher
 }
 
 void Experts::weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
-                              bool granules_end) const {
+                              const engine::nn::Pass& pass) const {
   ops::grouped_matmul_backward_weight({.dweights_eND = projection.gradients_e.data(),
                                        .x_RD = x,
                                        .dy_RN = dy,
                                        .granule_offsets = rows.granule_offsets(),
                                        .num_experts = static_cast<int64_t>(projection.gradients_e.size()),
                                        .num_granules = rows.num_granules(),
-                                       .ends = granules_end});
+                                       .ends = pass.granules.ends,
+                                       .begins = pass.granules.begins});
 }
 
 ConstTensor Experts::forward(const TokenDispatcher& rows) {
@@ -99,7 +100,7 @@ ConstTensor Experts::forward(const TokenDispatcher& rows) {
   return output_view_;
 }
 
-ConstTensor Experts::backward(const TokenDispatcher& rows, ConstTensor dexpert_out_RD, bool granules_end,
+ConstTensor Experts::backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, ConstTensor dexpert_out_RD,
                               ExpertWorkspace& workspace) {
   const int64_t R = rows.num_rows();
   Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
@@ -107,14 +108,14 @@ ConstTensor Experts::backward(const TokenDispatcher& rows, ConstTensor dexpert_o
   Tensor dactivation_RF = workspace.dactivation.view(DType::f32, R, width_);
   Tensor dexpert_in_RD = workspace.dexpert_in.view(DType::f32, R, hidden_size_);
   input_gradient(down_proj_, rows, dexpert_out_RD, dactivation_RF, false);
-  weight_gradient(down_proj_, rows, activation_RF, dexpert_out_RD, granules_end);
+  weight_gradient(down_proj_, rows, activation_RF, dexpert_out_RD, pass);
   // gate and up are used up: their gradients take their place
   ops::swiglu_backward(
       {.dgate_RF = gate_RF, .dup_RF = up_RF, .dy_RF = dactivation_RF, .gate_RF = gate_RF, .up_RF = up_RF});
   input_gradient(gate_proj_, rows, gate_RF, dexpert_in_RD, false);
   input_gradient(up_proj_, rows, up_RF, dexpert_in_RD, true);
-  weight_gradient(gate_proj_, rows, input_view_, gate_RF, granules_end);
-  weight_gradient(up_proj_, rows, input_view_, up_RF, granules_end);
+  weight_gradient(gate_proj_, rows, input_view_, gate_RF, pass);
+  weight_gradient(up_proj_, rows, input_view_, up_RF, pass);
   return dexpert_in_RD;
 }
 

@@ -34,7 +34,7 @@ class Experts {
   ConstTensor forward(const TokenDispatcher& rows);
   ConstTensor output() const { return output_view_; }
   // dexpert_in_RD from workspace.dexpert_out; weight gradients add.
-  ConstTensor backward(const TokenDispatcher& rows, ConstTensor dexpert_out_RD, bool granules_end,
+  ConstTensor backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, ConstTensor dexpert_out_RD,
                        ExpertWorkspace& workspace);
   int64_t bytes() const { return input_.bytes() + gate_.bytes() + up_.bytes() + activation_.bytes() + output_.bytes(); }
   int64_t growths() const { return input_.growths() + gate_.growths(); }
@@ -53,7 +53,7 @@ class Experts {
   void input_gradient(const Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
                       bool accumulate) const;
   void weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
-                       bool granules_end) const;
+                       const engine::nn::Pass& pass) const;
 
   engine::nn::ParameterStore& store_;
   int64_t hidden_size_, width_;

@@ -184,7 +184,7 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
   ConstTensor dexpert_in_RD;
   {
     Profiler::Scope time(*pass.profiler, "experts backward");
-    dexpert_in_RD = experts_.backward(dispatcher_, dexpert_out_RD, pass.granules.ends, shared_.workspace);
+    dexpert_in_RD = experts_.backward(pass, dispatcher_, dexpert_out_RD, shared_.workspace);
   }
   {
     Profiler::Scope time(*pass.profiler, "dispatch");

@@ -33,11 +33,13 @@ struct WeightGradient {
 
 // Which rows of a pass belong to which granule: granule i of the pass holds rows offsets[i] to offsets[i + 1].
 // A pass is whole granules or an equal part of one; in the latter case count is 1 and `ends` tells whether the
-// granule is complete after it.
+// granule is complete after it, `begins` whether it begins with it. Where that is not known `begins` is false: the
+// chain is zero then, and is read in vain.
 struct GranuleRows {
   const int64_t* offsets = nullptr;  // [count + 1]
   int64_t count = 0;
   bool ends = true;
+  bool begins = false;
 };
 
 }  // namespace engine

@@ -155,6 +155,12 @@ void* thread_scratch(int64_t bytes) {
   return scratch.memory;
 }
 
+void* op_scratch(int64_t bytes) {
+  thread_local Scratch scratch;  // of the rank's own thread, which starts ops
+  if (bytes > scratch.capacity) scratch.reserve(bytes);
+  return scratch.memory;
+}
+
 int available_processors() {
   cpu_set_t set;
   int processors = 1;

@@ -36,15 +36,16 @@ void LmHead::loss(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Ten
     for (int64_t begin = offsets[g]; begin < offsets[g + 1]; begin += chunk_rows_) {
       const int64_t end = std::min(begin + chunk_rows_, offsets[g + 1]), rows = end - begin;
       const bool granule_over = end == offsets[g + 1] && (g + 1 < ranges || pass.granules.ends);
+      const bool granule_begins = begin == offsets[g] && (g > 0 || pass.granules.begins);
       loss_of_chunk(pass, x_TD.slice_rows(begin, rows), targets_T.slice_rows(begin, rows),
                     losses_T.slice_rows(begin, rows), pass.training ? dx_TD.slice_rows(begin, rows) : Tensor(),
-                    granule_over);
+                    granule_begins, granule_over);
     }
   }
 }
 
 void LmHead::loss_of_chunk(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Tensor losses_T, Tensor dx_TD,
-                           bool ends_granule) {
+                           bool begins_granule, bool ends_granule) {
   const int64_t rows = x_TD.rows();
   Tensor logits_TV = pass.arena->view(logits_, rows);
   linear_->forward(x_TD, logits_TV);
@@ -56,7 +57,8 @@ void LmHead::loss_of_chunk(const Pass& pass, ConstTensor x_TD, ConstTensor targe
   if (!pass.training) return;
   linear_->backward_input(logits_TV, dx_TD, false);
   const int64_t offsets[2] = {0, rows};
-  linear_->backward_weight(x_TD, logits_TV, {.offsets = offsets, .count = 1, .ends = ends_granule});
+  linear_->backward_weight(x_TD, logits_TV,
+                           {.offsets = offsets, .count = 1, .ends = ends_granule, .begins = begins_granule});
 }
 
 }  // namespace engine::nn

@@ -25,7 +25,7 @@ class LmHead {
 
  private:
   void loss_of_chunk(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Tensor losses_T, Tensor dx_TD,
-                     bool ends_granule);
+                     bool begins_granule, bool ends_granule);
 
   std::unique_ptr<Linear> linear_;
   int64_t vocab_size_;

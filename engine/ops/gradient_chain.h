@@ -30,23 +30,25 @@ struct MaxBits {
   }
 };
 
+// Adds `count` values p of a granule to an exact sum.
+ALWAYS_INLINE void add_to_sum(double* sum, const float* p, int64_t count, double grid, MaxBits& largest) {
+  int32_t bits = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t b = __builtin_bit_cast(int32_t, p[i]) & 0x7fffffff;
+    bits = b > bits ? b : bits;
+    const double rounded = static_cast<double>(p[i]) + grid;
+    sum[i] += rounded - grid;
+  }
+  largest.bits = bits > largest.bits ? bits : largest.bits;
+}
+
 // Adds elements [begin, begin + count) of the chain to the exact sum and sets the chain to zero.
 // Without a sum (one granule per step) the chain stays: it is the gradient.
 ALWAYS_INLINE void end_granule(const WeightGradient& gradient, int64_t begin, int64_t count, MaxBits& largest) {
   if (gradient.sum == nullptr) return;
   float* chain = gradient.chain.f32() + begin;
-  double* sum = gradient.sum + begin;
-  const double grid = gradient.grid;
-  int32_t bits = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    float p = chain[i];
-    int32_t b = __builtin_bit_cast(int32_t, p) & 0x7fffffff;
-    bits = b > bits ? b : bits;
-    double rounded = static_cast<double>(p) + grid;
-    sum[i] += rounded - grid;
-    chain[i] = 0.0f;
-  }
-  largest.bits = bits > largest.bits ? bits : largest.bits;
+  add_to_sum(gradient.sum + begin, chain, count, gradient.grid, largest);
+  for (int64_t i = 0; i < count; ++i) chain[i] = 0.0f;
 }
 
 }  // namespace SIMD_TARGET

@@ -41,7 +41,7 @@ struct GroupedMatmulBackwardWeight {
   ConstTensor x_RD, dy_RN;
   const int64_t* granule_offsets = nullptr;  // [e * (num_granules + 1)]
   int64_t num_experts = 0, num_granules = 0;
-  bool ends = true;
+  bool ends = true, begins = false;  // as in GranuleRows
 };
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a);
 

@@ -65,48 +65,98 @@ inline void run(const InputGradientTask& task) {
   }
 }
 
-// Rows [row_begin, row_end) and columns [column_begin, column_end) of dweight [N, D] over the tokens
-// [begin, end) of one granule: dweight += dy^T x.
+// A matrix [R, C] cut into strips of kWidth columns, each row after row: strip s at s * R * kWidth, zero beyond C.
+template <int64_t kWidth>
+ALWAYS_INLINE void pack_strips(const float* x, int64_t x_step, int64_t R, int64_t C, float* strips) {
+  constexpr int64_t kRows = 8;  // so few lines of one set of the cache are read at once, rows a power of two apart
+  parallel_ranges(ceil_divide(R, kRows), 8, [&](int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+      const int64_t begin = block * kRows, end = smaller(begin + kRows, R);
+      for (int64_t s = 0; s * kWidth < C; ++s) {
+        const int64_t columns = smaller(kWidth, C - s * kWidth);
+        for (int64_t r = begin; r < end; ++r) {
+          const float* from = x + r * x_step + s * kWidth;
+          float* to = strips + (s * R + r) * kWidth;
+          if (columns == kWidth) {
+            for (int64_t j = 0; j < kWidth; ++j) to[j] = from[j];
+          } else {
+            for (int64_t j = 0; j < kWidth; ++j) to[j] = j < columns ? from[j] : 0.0f;
+          }
+        }
+      }
+    }
+  });
+}
+
+// x in strips of kPanel columns and dy in strips of kTileRows, in the memory that the tasks of an op share.
+struct PackedActivations {
+  const float *x, *dy;
+};
+inline PackedActivations pack_activations(ConstTensor x_RD, ConstTensor dy_RN) {
+  const int64_t R = x_RD.rows(), D = x_RD.columns(), N = dy_RN.columns();
+  const int64_t x_elements = ceil_divide(D, kPanel) * kPanel * R;
+  float* x = static_cast<float*>(op_scratch((x_elements + ceil_divide(N, kTileRows) * kTileRows * R) * 4));
+  float* dy = x + x_elements;
+  pack_strips<kPanel>(x_RD.f32(), x_RD.row_stride, R, D, x);
+  pack_strips<kTileRows>(dy_RN.f32(), dy_RN.row_stride, R, N, dy);
+  return {x, dy};
+}
+
+// Rows [row_begin, row_end) and columns [column_begin, column_end) of dweight [N, D]: dweight += dy^T x. Both begin
+// at the edge of a tile.
 struct WeightGradientTask {
   const WeightGradient* dweight;
-  const float *x, *dy;
-  int64_t x_step, dy_step, D;
+  PackedActivations packed;
+  int64_t R, D;
   int64_t row_begin, row_end, column_begin, column_end;
 };
-inline void add_tokens(const WeightGradientTask& task, int64_t begin, int64_t end) {
-  const int64_t rows = task.row_end - task.row_begin, columns = task.column_end - task.column_begin;
-  const int64_t panels = ceil_divide(columns, kPanel), slabs = ceil_divide(rows, kTileRows);
-  float* x_panels = static_cast<float*>(thread_scratch((panels * kPanel + slabs * kTileRows) * kBlock * 4));
-  float* dy_slabs = x_panels + panels * kPanel * kBlock;
+
+// One panel of columns over tokens [begin, end) of one granule. The panel's values p stay in `chain`, memory of the
+// task, while the tokens go by; only a granule that continues from or into another pass goes through the weight's own.
+inline void gradient_panel(const WeightGradientTask& task, int64_t column, int64_t begin, int64_t end, bool begins,
+                           bool ends, float* chain, MaxBits& largest) {
+  const WeightGradient& dweight = *task.dweight;
+  const int64_t rows = task.row_end - task.row_begin, columns = smaller(kPanel, task.column_end - column);
+  float* kept = dweight.chain.f32() + task.row_begin * task.D + column;
+  double* sum = dweight.sum == nullptr ? nullptr : dweight.sum + task.row_begin * task.D + column;
+  for (int64_t i = 0; i < rows && !begins; ++i) {
+    for (int64_t j = 0; j < columns; ++j) chain[i * kPanel + j] = kept[i * task.D + j];
+  }
+  const float* x = task.packed.x + column * task.R;
   for (int64_t t = begin; t < end; t += kBlock) {
     const int64_t K = smaller(kBlock, end - t);
-    for (int64_t p = 0; p < panels; ++p) {
-      pack_panel(task.x + t * task.x_step + task.column_begin + p * kPanel, task.x_step, K,
-                 smaller(kPanel, columns - p * kPanel), x_panels + p * kPanel * kBlock);
-    }
-    for (int64_t k = 0; k < K; ++k) {  // slab s holds kTileRows rows of dy^T, k by k
-      const float* from = task.dy + (t + k) * task.dy_step + task.row_begin;
-      for (int64_t i = 0; i < rows; ++i) dy_slabs[(i / kTileRows * kBlock + k) * kTileRows + i % kTileRows] = from[i];
-    }
-    for (int64_t p = 0; p < panels; ++p) {
-      float* c = task.dweight->chain.f32() + task.row_begin * task.D + task.column_begin + p * kPanel;
-      for (int64_t s = 0; s < slabs; ++s) {
-        product_panel({dy_slabs + s * kBlock * kTileRows, 1, kTileRows}, x_panels + p * kPanel * kBlock, K,
-                      c + s * kTileRows * task.D, task.D, smaller(kTileRows, rows - s * kTileRows),
-                      smaller(kPanel, columns - p * kPanel), false);
+    for (int64_t i = 0; i < rows; i += kTileRows) {
+      const int64_t n = smaller(kTileRows, rows - i);
+      if (t + kBlock >= end && sum != nullptr && ends) {  // wanted when the panel is done
+        for (int64_t row = i; row < i + n; ++row) {
+          for (int64_t j = 0; j < columns; j += 8) __builtin_prefetch(sum + row * task.D + j, 1);
+        }
       }
+      product_panel({task.packed.dy + (task.row_begin + i) * task.R + t * kTileRows, 1, kTileRows}, x + t * kPanel, K,
+                    chain + i * kPanel, kPanel, n, kPanel, begins && t == begin);
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    float* p = chain + i * kPanel;
+    if (ends && sum != nullptr) {
+      add_to_sum(sum + i * task.D, p, columns, dweight.grid, largest);
+      for (int64_t j = 0; j < columns && !begins; ++j) kept[i * task.D + j] = 0.0f;
+    } else {
+      for (int64_t j = 0; j < columns; ++j) kept[i * task.D + j] = p[j];
     }
   }
 }
 
 // All granules of a pass; offsets[g] to offsets[g + 1] are the rows of granule g.
-inline void run(const WeightGradientTask& task, const int64_t* offsets, int64_t granules, bool last_ends) {
+inline void run(const WeightGradientTask& task, const int64_t* offsets, int64_t granules, bool first_begins,
+                bool last_ends) {
   MaxBits largest;
-  for (int64_t g = 0; g < granules; ++g) {
-    if (offsets[g + 1] > offsets[g]) add_tokens(task, offsets[g], offsets[g + 1]);
-    if (g + 1 == granules && !last_ends) break;
-    for (int64_t n = task.row_begin; n < task.row_end; ++n) {
-      end_granule(*task.dweight, n * task.D + task.column_begin, task.column_end - task.column_begin, largest);
+  float* chain = static_cast<float*>(thread_scratch((task.row_end - task.row_begin) * kPanel * 4));
+  for (int64_t column = task.column_begin; column < task.column_end; column += kPanel) {
+    for (int64_t g = 0; g < granules; ++g) {  // the panel's sums stay in cache
+      const bool begins = g > 0 || first_begins, ends = g + 1 < granules || last_ends;
+      if (offsets[g + 1] == offsets[g] && (begins || !ends)) continue;
+      gradient_panel(task, column, offsets[g], offsets[g + 1], begins, ends, chain, largest);
     }
   }
   largest.merge_into(task.dweight->max_bits);
