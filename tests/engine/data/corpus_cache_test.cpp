@@ -19,13 +19,13 @@ struct Setup {
     directory.write("lines.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two and more\"}\n");
     directory.write("other.txt", "another kind of text");
     config.sources.resize(2);
-    config.sources[0].name = "a";
+    config.sources[0].name = std::string("a");
     config.sources[0].files = {"text"};
     config.sources[0].weight = 2.5;
-    config.sources[1].name = "b";
+    config.sources[1].name = std::string("b");
     config.sources[1].files = {"lines.jsonl"};
     config.ood.resize(1);
-    config.ood[0].name = "o";
+    config.ood[0].name = std::string("o");
     config.ood[0].files = {"other.txt"};
     config.held_out.split = "tail";
     config.held_out.fraction = 0.2;
