@@ -144,6 +144,7 @@ Evaluated evaluate(train::LoadedModel& loaded, const std::vector<data::TokenSet>
 std::string data_choice(const Config& config) {
   Config only;
   only.data = config.data;
+  only.data.cache_dir.reset();
   only.seed = config.seed;
   return canonical_json(only);
 }

@@ -189,6 +189,7 @@ struct DataConfig {
   std::vector<SourceConfig> ood;
   HeldOutConfig held_out;
   FilterConfig filters;
+  std::optional<std::string> cache_dir;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -196,6 +197,8 @@ struct DataConfig {
     v("ood", ood, any(), "texts of other kinds, only for evaluation");
     v("held_out", held_out, any(), "text kept out of training");
     v("filters", filters, any(), "documents left out");
+    v("cache_dir", cache_dir, any(),
+      "keep the tokens here, found again by the content of the files, e.g. \"runs/cache\"; null: read anew each time");
   }
 };
 

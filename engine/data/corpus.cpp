@@ -1,11 +1,13 @@
 #include "engine/data/corpus.h"
 
+#include <cstdio>
 #include <iterator>
 #include <string_view>
 #include <utility>
 
 #include "engine/config/units.h"
 #include "engine/core/error.h"
+#include "engine/data/corpus_cache.h"
 #include "engine/data/manifest.h"
 #include "engine/data/near_duplicates.h"
 #include "engine/data/tokenizer.h"
@@ -65,7 +67,9 @@ DocumentSets read_document_sets(const DataConfig& config, const std::string& bas
   return sets;
 }
 
-Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+namespace {
+
+Corpus build_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
   const DocumentSets sets = read_document_sets(config, base_directory, seed);
   ManifestWriter manifest(config, vocab_size);
   for (const SourceDocuments& source : sets.sources) manifest.add_left_out(source);
@@ -88,6 +92,21 @@ Corpus prepare_corpus(const DataConfig& config, const std::string& base_director
     manifest.add(source, "ood", source.documents);
   }
   corpus.manifest = manifest.text();
+  return corpus;
+}
+
+}  // namespace
+
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+  if (!config.cache_dir) return build_corpus(config, base_directory, seed, vocab_size);
+  const std::string key = corpus_key(config, base_directory, seed, vocab_size);
+  const std::string path = str(*config.cache_dir, "/", key, ".tokens");
+  Corpus corpus;
+  if (load_corpus(path, corpus)) return corpus;
+  corpus = build_corpus(config, base_directory, seed, vocab_size);
+  // files that changed while they were read are not what the key says
+  if (corpus_key(config, base_directory, seed, vocab_size) == key && !save_corpus(path, corpus))
+    std::fprintf(stderr, "warning: cannot write the token cache %s; going on without it\n", path.c_str());
   return corpus;
 }
 

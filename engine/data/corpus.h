@@ -53,8 +53,8 @@ struct DocumentSets {
 // Reads, filters and splits everything `config` names. Throws Error(data).
 DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed);
 
-// The same as tokens: reads, filters and splits everything `config` names; relative paths start at `base_directory`.
-// Depends on the files, the config and the seed alone. Throws Error(data).
+// The same as tokens. Relative paths start at `base_directory`. Depends on the files, the config and the seed alone;
+// with data.cache_dir what was prepared before from the same content is used again. Throws Error(data).
 Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size);
 
 // Tokens of documents in order, as a model with this vocabulary reads them: with exactly 256 ids there is no

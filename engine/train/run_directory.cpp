@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 
 RunDirectory::RunDirectory(const std::string& path) : path_(path) {
   std::error_code error;
-  for (fs::path at = fs::absolute(path); !fs::exists(at, error); at = at.parent_path())
+  const fs::path place = fs::absolute(path).lexically_normal();
+  for (fs::path at = place.has_filename() ? place : place.parent_path(); !fs::exists(at, error); at = at.parent_path())
     made_.insert(made_.begin(), at.string());
   if (!fs::create_directories(path, error) && error) {
     throw Error(ExitCode::environment, str("cannot make the run directory ", path, ": ", error.message(),

@@ -239,6 +239,7 @@ CASES = [
     ("data: a file without permission", 3, closed_file, ["train", "c.json", "--run-dir", "run"]),
     ("data: a directory without permission", 3, two_closed, ["train", "c.json", "--run-dir", "run"]),
     ("data: an inner directory without permission", 3, closed_directory, ["train", "c.json", "--run-dir", "run"]),
+    data("an empty file, and directories that are new", {"text.txt": ""}, command=("train", "c.json", "--run-dir", "a/b/run/")),
     data("inspect of nothing", {"text.txt": ""}, command=("data", "inspect", "c.json")),
     data("which step of too little text", {"text.txt": "short"}, command=("data", "which", "c.json", "--step", "1")),
     # commands and options

@@ -1,0 +1,237 @@
+#include "engine/data/corpus_cache.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "engine/config/canonical.h"
+#include "engine/core/error.h"
+#include "engine/core/hash.h"
+#include "engine/core/thread_pool.h"
+#include "engine/data/source_files.h"
+
+namespace engine::data {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+// To be raised whenever the same files and settings give another corpus: reading, filters, split, tokens, manifest.
+constexpr char kFormat[] = "switchyard corpus 1\n";
+
+// A file that is read or written from its beginning, and the hash of what went through.
+class Stream {
+ public:
+  Stream(const std::string& path, int flags) : file_(open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
+  ~Stream() {
+    if (file_ >= 0) close(file_);
+  }
+  Stream(const Stream&) = delete;
+  int64_t size() const {
+    struct stat info {};
+    return file_ >= 0 && fstat(file_, &info) == 0 && S_ISREG(info.st_mode) ? info.st_size : -1;
+  }
+  bool read(void* to, int64_t bytes) {
+    for (int64_t done = 0; done < bytes;) {
+      const ssize_t count = pread(file_, static_cast<char*>(to) + done, static_cast<size_t>(bytes - done),
+                                  static_cast<off_t>(at_ + done));
+      if (count <= 0) return false;
+      done += count;
+    }
+    return add(to, bytes);
+  }
+  bool write(const void* from, int64_t bytes) {
+    for (int64_t done = 0; done < bytes;) {
+      const ssize_t count = pwrite(file_, static_cast<const char*>(from) + done, static_cast<size_t>(bytes - done),
+                                   static_cast<off_t>(at_ + done));
+      if (count <= 0) return false;
+      done += count;
+    }
+    return add(from, bytes);
+  }
+  bool sync() const { return file_ >= 0 && fsync(file_) == 0; }
+  int64_t at() const { return at_; }
+  Hash128 hash() const { return xxh3_128(pieces_.data(), static_cast<int64_t>(pieces_.size() * sizeof(Hash128))); }
+
+ private:
+  bool add(const void* data, int64_t bytes) {
+    at_ += bytes;
+    pieces_.push_back(xxh3_128(data, bytes));
+    return true;
+  }
+  int file_;
+  int64_t at_ = 0;
+  std::vector<Hash128> pieces_;
+};
+
+std::string file_hash(const std::string& path) {
+  Stream file(path, O_RDONLY);
+  const int64_t size = file.size();
+  if (size < 0) return "unreadable";
+  Sha256 hash;
+  std::vector<char> buffer(1 << 20);
+  for (int64_t at = 0; at < size;) {
+    const int64_t piece = std::min(size - at, static_cast<int64_t>(buffer.size()));
+    if (!file.read(buffer.data(), piece)) return "unreadable";
+    hash.update(buffer.data(), piece);
+    at += piece;
+  }
+  return to_hex(hash.finish());
+}
+
+// Every set of a corpus in the order of the file.
+std::vector<TokenSet*> sets_of(Corpus& corpus) {
+  std::vector<TokenSet*> sets;
+  for (SourceSplit& source : corpus.sources) {
+    sets.push_back(&source.train);
+    sets.push_back(&source.held_out);
+  }
+  for (TokenSet& set : corpus.ood) sets.push_back(&set);
+  return sets;
+}
+
+Json describe(const TokenSet& set) {
+  return {{"name", set.name},
+          {"documents", set.num_documents},
+          {"bytes", set.num_bytes},
+          {"tokens", set.tokens.size()},
+          {"places", set.places.size()},
+          {"files", set.files}};
+}
+
+// The sets with their sizes, still empty.
+Corpus corpus_of(const Json& header) {
+  Corpus corpus;
+  for (const Json& source : header.at("sources"))
+    corpus.sources.push_back(
+        {.weight = source.at("weight"), .overlap = source.at("overlap"), .train = {}, .held_out = {}});
+  corpus.ood.resize(header.at("ood").get<size_t>());
+  corpus.manifest = header.at("manifest");
+  const std::vector<TokenSet*> sets = sets_of(corpus);
+  for (size_t s = 0; s < sets.size(); ++s) {
+    const Json& from = header.at("sets").at(s);
+    *sets[s] = {.name = from.at("name"),
+                .tokens = {},
+                .num_documents = from.at("documents"),
+                .num_bytes = from.at("bytes"),
+                .files = from.at("files")};
+    sets[s]->tokens.resize(from.at("tokens").get<size_t>());
+    sets[s]->places.resize(from.at("places").get<size_t>());
+  }
+  return corpus;
+}
+
+template <class T>
+int64_t bytes_of(const std::vector<T>& values) {
+  return static_cast<int64_t>(values.size() * sizeof(T));
+}
+
+// What the sets of a header take in the file, without trusting it.
+bool fits(const Json& header, int64_t room) {
+  for (const Json& set : header.at("sets")) {
+    for (const auto& [key, size] : {std::pair{"tokens", sizeof(uint16_t)}, {"places", sizeof(DocumentPlace)}}) {
+      const int64_t count = set.at(key);
+      if (count < 0 || count > room / static_cast<int64_t>(size)) return false;
+      room -= count * static_cast<int64_t>(size);
+    }
+  }
+  return room == static_cast<int64_t>(sizeof(Hash128));
+}
+
+}  // namespace
+
+std::string corpus_key(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
+  Config settings;
+  settings.data = config;
+  settings.data.cache_dir.reset();
+  std::error_code error;
+  const auto packages = fs::last_write_time("/var/lib/dpkg/status", error);  // the manifest names them
+  Sha256 hash;
+  hash.update(str(kFormat, canonical_json(settings), seed, " ", vocab_size, " ",
+                  error ? 0 : packages.time_since_epoch().count(), "\n"));
+  for (const auto* sources : {&config.sources, &config.ood}) {
+    for (const SourceConfig& source : *sources) {
+      const std::vector<std::string> files = find_files(source.files, source.exclude, base_directory);
+      std::vector<std::string> hashes(files.size());
+      parallel_for(static_cast<int64_t>(files.size()), [&](int64_t i) {
+        const size_t at = static_cast<size_t>(i);
+        hashes[at] = file_hash((fs::path(base_directory) / files[at]).string());
+      });
+      for (size_t i = 0; i < files.size(); ++i) hash.update(str(files[i].size(), " ", files[i], " ", hashes[i], "\n"));
+      hash.update("end of a source\n");
+    }
+  }
+  return to_hex(hash.finish());
+}
+
+bool load_corpus(const std::string& path, Corpus& corpus) {
+  Stream file(path, O_RDONLY);
+  const int64_t size = file.size();
+  char format[sizeof(kFormat) - 1];
+  uint64_t header_bytes = 0;
+  if (size < 0 || !file.read(format, sizeof(format)) || std::memcmp(format, kFormat, sizeof(format)) != 0) return false;
+  if (!file.read(&header_bytes, sizeof(header_bytes)) || header_bytes > static_cast<uint64_t>(size)) return false;
+  std::string text(header_bytes, '\0');
+  if (!file.read(text.data(), static_cast<int64_t>(text.size()))) return false;
+  try {
+    const Json header = Json::parse(text);
+    if (!fits(header, size - file.at())) return false;
+    Corpus loaded = corpus_of(header);
+    for (TokenSet* set : sets_of(loaded)) {
+      if (!file.read(set->tokens.data(), bytes_of(set->tokens))) return false;
+      if (!file.read(set->places.data(), bytes_of(set->places))) return false;
+    }
+    const Hash128 expected = file.hash();
+    Hash128 stored;
+    if (!file.read(&stored, sizeof(stored)) || !(stored == expected)) return false;
+    corpus = std::move(loaded);
+    return true;
+  } catch (const Json::exception&) {  // not a header of ours
+    return false;
+  }
+}
+
+bool save_corpus(const std::string& path, const Corpus& corpus) {
+  Json header = {
+      {"manifest", corpus.manifest}, {"sources", Json::array()}, {"ood", corpus.ood.size()}, {"sets", Json::array()}};
+  for (const SourceSplit& source : corpus.sources)
+    header["sources"].push_back({{"weight", source.weight}, {"overlap", source.overlap}});
+  const std::vector<TokenSet*> sets = sets_of(const_cast<Corpus&>(corpus));
+  for (const TokenSet* set : sets) header["sets"].push_back(describe(*set));
+  std::string text;
+  try {
+    text = header.dump();
+  } catch (const Json::exception&) {  // a file's name that is no UTF-8 cannot be kept as it is
+    return false;
+  }
+  const uint64_t header_bytes = text.size();
+  std::error_code error;
+  fs::create_directories(fs::path(path).parent_path(), error);
+  const std::string temporary = str(path, ".", getpid(), ".tmp");
+  {
+    Stream file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    bool good = file.size() >= 0 && file.write(kFormat, sizeof(kFormat) - 1) &&
+                file.write(&header_bytes, sizeof(header_bytes)) &&
+                file.write(text.data(), static_cast<int64_t>(text.size()));
+    for (const TokenSet* set : sets) {
+      good = good && file.write(set->tokens.data(), bytes_of(set->tokens)) &&
+             file.write(set->places.data(), bytes_of(set->places));
+    }
+    const Hash128 hash = file.hash();
+    good = good && file.write(&hash, sizeof(hash)) && file.sync();
+    if (good && std::rename(temporary.c_str(), path.c_str()) == 0) return true;
+  }
+  unlink(temporary.c_str());
+  return false;
+}
+
+}  // namespace engine::data

@@ -1,0 +1,217 @@
+#include "engine/data/source_reader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <vector>
+
+#include "engine/core/error.h"
+#include "engine/core/rng.h"
+#include "engine/data/document_reader.h"
+#include "engine/data/source_files.h"
+#include "engine/data/text_checks.h"
+
+namespace engine::data {
+namespace {
+
+double digit_fraction(const std::string& text) {
+  const int64_t digits = std::count_if(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return text.empty() ? 0 : static_cast<double>(digits) / static_cast<double>(text.size());
+}
+
+constexpr char kNotText[] = "not UTF-8 text";
+
+// The reason to leave a text out, or an empty string.
+std::string reason_against(const std::string& text, const FilterConfig& filters, SeenTexts& seen) {
+  if (!is_text(text)) return kNotText;
+  if (text.empty()) return "empty";
+  if (filters.min_bytes && static_cast<int64_t>(text.size()) < filters.min_bytes->value)
+    return "shorter than filters.min_bytes";
+  if (filters.max_digit_fraction && digit_fraction(text) > *filters.max_digit_fraction) {
+    return "more digits than filters.max_digit_fraction";
+  }
+  if (filters.control_characters == "leave_out" && find_control_characters(text).count > 0)
+    return "control characters (filters.control_characters)";
+  if (filters.max_line_share && most_repeated_line(text).share > *filters.max_line_share)
+    return "one line repeated beyond filters.max_line_share";
+  if (filters.min_compression || filters.max_compression) {
+    const double ratio = compression_ratio(text);
+    if (ratio < filters.min_compression.value_or(0)) return "compressible less than filters.min_compression";
+    if (ratio > filters.max_compression.value_or(INFINITY)) return "compressible more than filters.max_compression";
+  }
+  if (filters.dedup == "none") return "";
+  const Hash128 hash = xxh3_128(text.data(), static_cast<int64_t>(text.size()));
+  return seen.insert({hash.low, hash.high}).second ? "" : "the same text as another document";
+}
+
+constexpr int64_t kNoLimit = INT64_MAX;
+constexpr int64_t kLongestComment = 1 << 20;  // read beyond max_bytes, since a stripped comment does not count
+
+class SourceReader {
+ public:
+  SourceReader(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
+               uint64_t seed, SeenTexts& seen)
+      : config_(config),
+        filters_(filters),
+        base_(base_directory),
+        rank_key_(derive_key(seed, "cap")),
+        max_bytes_(config.max_bytes ? config.max_bytes->value : kNoLimit),
+        seen_(seen),
+        source_{.name = config.name, .documents = {}, .left_out = {}, .files = {}, .no_text = {}} {}
+
+  SourceDocuments read() {
+    const std::vector<std::string> paths = find_files(config_.files, config_.exclude, base_);
+    if (paths.empty()) {
+      throw Error(ExitCode::data, str("source \"", config_.name, "\" has no file left: its exclude matches every one; ",
+                                      "change exclude or files"));
+    }
+    for (const std::string& path : paths) {
+      FileFacts facts;
+      const std::string problem = read_file(path, facts, [this](Document document) { take(std::move(document)); });
+      if (problem.empty()) {
+        source_.files.emplace(path, facts);
+      } else {
+        leave_out(path, problem);
+      }
+    }
+    if (max_bytes_ < kNoLimit) cap();
+    std::sort(source_.documents.begin(), source_.documents.end());
+    if (source_.documents.empty()) refuse();
+    return std::move(source_);
+  }
+
+ private:
+  struct Entry {
+    uint64_t rank;  // a random order that depends on the names alone
+    int64_t size;
+    bool has_text;
+  };
+
+  std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use) const {
+    const int64_t limit = max_bytes_ < kNoLimit - kLongestComment ? max_bytes_ + kLongestComment : kNoLimit;
+    return read_documents((std::filesystem::path(base_) / path).string(), path, limit, facts, use);
+  }
+
+  void strip(Document& document) const {
+    if (config_.strip != "leading-comment") return;
+    const size_t before = document.text.size();
+    document.text = strip_leading_comment(document.text);
+    document.text_begin = static_cast<int64_t>(before - document.text.size());
+  }
+
+  void take(Document document) {
+    strip(document);
+    const std::string reason = reason_against(document.text, filters_, seen_);
+    if (!reason.empty()) return leave_out(document.name(), reason);
+    const std::string name = document.name();
+    const int64_t size = static_cast<int64_t>(document.text.size());
+    entries_.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), rank_key_), size, true});
+    with_text_.push_back(source_.documents.size());
+    source_.documents.push_back(std::move(document));
+    held_bytes_ += size;
+    if (held_bytes_ / 2 > max_bytes_) forget_texts();
+  }
+
+  void leave_out(const std::string& name, const std::string& reason) {
+    if (source_.left_out[reason]++ == 0) first_left_out_[reason] = name;
+    if (reason == kNotText || reason == "unreadable" || reason.starts_with("damaged")) source_.no_text[name] = reason;
+  }
+
+  bool comes_before(size_t a, size_t b) const {
+    return entries_[a].rank != entries_[b].rank ? entries_[a].rank < entries_[b].rank
+                                                : source_.documents[a] < source_.documents[b];
+  }
+
+  // Lets go of the texts that are least likely to be wanted under the cap; the first one always stays.
+  void forget_texts() {
+    std::sort(with_text_.begin(), with_text_.end(), [this](size_t a, size_t b) { return comes_before(a, b); });
+    while (held_bytes_ > max_bytes_ && with_text_.size() > 1) {
+      const size_t last = with_text_.back();
+      with_text_.pop_back();
+      held_bytes_ -= entries_[last].size;
+      std::string().swap(source_.documents[last].text);
+      entries_[last].has_text = false;
+    }
+  }
+
+  // Keeps documents in the order of their ranks while they fit; where every one is larger than the cap the first is
+  // cut.
+  void cap() {
+    std::vector<size_t> order(entries_.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(), [this](size_t a, size_t b) { return comes_before(a, b); });
+    const bool fits =
+        std::any_of(entries_.begin(), entries_.end(), [this](const Entry& e) { return e.size <= max_bytes_; });
+    if (!fits && !order.empty()) {
+      std::string& text = source_.documents[order[0]].text;
+      cut_text(text, max_bytes_);
+      entries_[order[0]].size = static_cast<int64_t>(text.size());
+    }
+    std::vector<Document> kept;
+    std::map<std::string, size_t> forgotten;  // kept, but the text is to be read again
+    std::set<std::string> files;
+    int64_t total = 0;
+    for (size_t i : order) {
+      if (entries_[i].size == 0 || total + entries_[i].size > max_bytes_) {
+        leave_out(source_.documents[i].name(), "beyond max_bytes");
+        continue;
+      }
+      total += entries_[i].size;
+      if (!entries_[i].has_text) {
+        forgotten[source_.documents[i].name()] = kept.size();
+        files.insert(source_.documents[i].path);
+      }
+      kept.push_back(std::move(source_.documents[i]));
+    }
+    size_t read_again = 0;
+    for (const std::string& path : files) {
+      FileFacts facts;
+      read_file(path, facts, [&](Document document) {
+        const auto found = forgotten.find(document.name());
+        if (found == forgotten.end()) return;
+        strip(document);
+        kept[found->second] = std::move(document);
+        ++read_again;
+      });
+      if (facts.sha256 != source_.files.at(path).sha256) {
+        throw Error(ExitCode::data, str(path, " has changed while it was read; start again when it is at rest"));
+      }
+    }
+    ENSURE(read_again == forgotten.size(), read_again, " texts were read again, not ", forgotten.size());
+    source_.documents = std::move(kept);
+  }
+
+  [[noreturn]] void refuse() const {
+    std::string reasons;
+    for (const auto& [reason, count] : source_.left_out)
+      reasons += str(reasons.empty() ? "" : ", ", count, " ", reason,
+                     count == 1 ? " (" : " (the first: ", first_left_out_.at(reason), ")");
+    throw Error(ExitCode::data, str("source \"", config_.name,
+                                    "\" has no document left: ", reasons.empty() ? "its files hold none" : reasons,
+                                    "; change data.filters or the source's files"));
+  }
+
+  const SourceConfig& config_;
+  const FilterConfig& filters_;
+  const std::string base_;
+  const uint64_t rank_key_;
+  const int64_t max_bytes_;
+  SeenTexts& seen_;
+  SourceDocuments source_;
+  std::map<std::string, std::string> first_left_out_;  // by reason
+  std::vector<Entry> entries_;                         // of all documents so far
+  std::vector<size_t> with_text_;                      // those whose text is held
+  int64_t held_bytes_ = 0;
+};
+
+}  // namespace
+
+SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
+                            uint64_t seed, SeenTexts& seen) {
+  return SourceReader(config, filters, base_directory, seed, seen).read();
+}
+
+}  // namespace engine::data

@@ -1,0 +1,148 @@
+#include "engine/data/corpus_cache.h"
+
+#include <filesystem>
+
+#include "tests/support/compare.h"
+#include "tests/support/temporary_directory.h"
+
+namespace {
+
+using namespace engine;
+using namespace engine::data;
+
+struct Setup {
+  test::TemporaryDirectory directory;
+  DataConfig config;
+
+  Setup() {
+    for (int i = 0; i < 12; ++i) directory.write(str("text/", i, ".txt"), str("text number ", i, " is short\n"));
+    directory.write("lines.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two and more\"}\n");
+    directory.write("other.txt", "another kind of text");
+    config.sources.resize(2);
+    config.sources[0].name = std::string("a");
+    config.sources[0].files = {"text"};
+    config.sources[0].weight = 2.5;
+    config.sources[1].name = std::string("b");
+    config.sources[1].files = {"lines.jsonl"};
+    config.ood.resize(1);
+    config.ood[0].name = std::string("o");
+    config.ood[0].files = {"other.txt"};
+    config.held_out.split = "tail";
+    config.held_out.fraction = 0.2;
+  }
+  Corpus prepare() const { return prepare_corpus(config, directory.path(), 1, 257); }
+  std::string key(uint64_t seed = 1, int64_t vocabulary = 257) const {
+    return corpus_key(config, directory.path(), seed, vocabulary);
+  }
+  std::string cache_file() const {
+    for (const auto& entry : std::filesystem::directory_iterator(directory.path() + "/cache"))
+      return entry.path().string();
+    return "";
+  }
+};
+
+void check_same(const TokenSet& a, const TokenSet& b) {
+  CHECK(a.name == b.name);
+  CHECK(a.tokens == b.tokens);
+  CHECK(a.num_documents == b.num_documents);
+  CHECK(a.num_bytes == b.num_bytes);
+  CHECK(a.files == b.files);
+  REQUIRE(a.places.size() == b.places.size());
+  for (size_t i = 0; i < a.places.size(); ++i) {
+    CHECK(a.places[i].first_token == b.places[i].first_token);
+    CHECK(a.places[i].num_tokens == b.places[i].num_tokens);
+    CHECK(a.places[i].file == b.places[i].file);
+    CHECK(a.places[i].line == b.places[i].line);
+    CHECK(a.places[i].line_begin == b.places[i].line_begin);
+    CHECK(a.places[i].text_begin == b.places[i].text_begin);
+  }
+}
+
+void check_same(const Corpus& a, const Corpus& b) {
+  REQUIRE(a.sources.size() == b.sources.size());
+  REQUIRE(a.ood.size() == b.ood.size());
+  CHECK(a.manifest == b.manifest);
+  for (size_t s = 0; s < a.sources.size(); ++s) {
+    CHECK(a.sources[s].weight == b.sources[s].weight);
+    CHECK(a.sources[s].overlap == b.sources[s].overlap);
+    check_same(a.sources[s].train, b.sources[s].train);
+    check_same(a.sources[s].held_out, b.sources[s].held_out);
+  }
+  for (size_t s = 0; s < a.ood.size(); ++s) check_same(a.ood[s], b.ood[s]);
+}
+
+}  // namespace
+
+TEST_CASE("corpus_cache: a corpus comes back from the cache as it was prepared") {
+  Setup setup;
+  const Corpus fresh = setup.prepare();
+  setup.config.cache_dir = setup.directory.path() + "/cache";
+  check_same(setup.prepare(), fresh);
+  const std::string file = setup.cache_file();
+  CHECK(file.ends_with(setup.key() + ".tokens"));
+  check_same(setup.prepare(), fresh);
+  Corpus other = fresh;  // that it is used at all
+  other.sources[0].train.tokens[3] = 77;
+  CHECK(save_corpus(file, other));
+  CHECK(setup.prepare().sources[0].train.tokens[3] == 77);
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(setup.directory.path() + "/cache"))
+    files += entry.is_regular_file() ? 1 : 0;
+  CHECK(files == 1);
+}
+
+TEST_CASE("corpus_cache: anything a corpus follows from changes the key, and nothing else does") {
+  Setup setup;
+  std::vector<std::string> keys = {setup.key()};
+  keys.push_back(setup.key(2));
+  keys.push_back(setup.key(1, 256));
+  const auto changed = [&](const auto& change) {
+    Setup other;
+    change(other);
+    keys.push_back(other.key());
+  };
+  changed([](Setup& s) { s.directory.write("text/3.txt", "text number 3 is Short\n"); });
+  changed([](Setup& s) { s.directory.write("text/new.txt", ""); });
+  changed([](Setup& s) { std::filesystem::remove(s.directory.path() + "/text/3.txt"); });
+  changed([](Setup& s) {
+    std::filesystem::rename(s.directory.path() + "/text/3.txt", s.directory.path() + "/text/33.txt");
+  });
+  changed([](Setup& s) { s.directory.write("other.txt", "another kind of texts"); });
+  changed([](Setup& s) { s.config.held_out.fraction = 0.3; });
+  changed([](Setup& s) { s.config.filters.min_bytes = ByteCount{5}; });
+  changed([](Setup& s) { s.config.sources[0].weight = 3; });
+  changed([](Setup& s) { s.config.sources[0].exclude = {"*/3.txt"}; });
+  for (size_t i = 0; i < keys.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) CHECK_MESSAGE(keys[i] != keys[j], i, " and ", j);
+  }
+  Setup elsewhere;  // another directory with the same content
+  elsewhere.config.cache_dir = "somewhere";
+  elsewhere.directory.write("text/3.txt", "text number 3 is short\n");  // written again, later
+  CHECK(elsewhere.key() == keys[0]);
+}
+
+TEST_CASE("corpus_cache: a cache file that is damaged anywhere is not used") {
+  Setup setup;
+  const Corpus fresh = setup.prepare();
+  const std::string path = setup.directory.path() + "/c.tokens";
+  REQUIRE(save_corpus(path, fresh));
+  const std::string whole = setup.directory.read("c.tokens");
+  Corpus loaded;
+  REQUIRE(load_corpus(path, loaded));
+  check_same(loaded, fresh);
+  for (size_t at = 0; at < whole.size(); at += at < 3000 ? 7 : 1) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x21);
+    setup.directory.write("c.tokens", damaged);
+    CHECK_MESSAGE(!load_corpus(path, loaded), "byte ", at);
+    setup.directory.write("c.tokens", whole.substr(0, at));
+    CHECK_MESSAGE(!load_corpus(path, loaded), "cut after ", at);
+  }
+  setup.directory.write("c.tokens", whole + "x");
+  CHECK(!load_corpus(path, loaded));
+  CHECK(!load_corpus(setup.directory.path(), loaded));
+  CHECK(!load_corpus(path + ".none", loaded));
+  CHECK(!save_corpus("/proc/none/c.tokens", fresh));
+  setup.config.cache_dir = "/proc/none";  // a cache that cannot be written stops nothing
+  check_same(setup.prepare(), fresh);
+}
