@@ -35,7 +35,7 @@ struct WeightGradient {
 // A pass is whole granules or an equal part of one; in the latter case count is 1 and `ends` tells whether the
 // granule is complete after it.
 struct GranuleRows {
-  const int64_t* offsets = nullptr;  // [count + 1]
+  const int64_t* offsets = nullptr;  // [count + 1], in host memory on every device
   int64_t count = 0;
   bool ends = true;
 };
