@@ -20,8 +20,6 @@ NO_CUDA = [
     "engine/ops/fma_peak",
     "engine/ops/grouped_matmul",
     "engine/ops/matmul",
-    "moe/permute",
-    "moe/router",
 ]
 
 # Forward functions that need no gradient.
