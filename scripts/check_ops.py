@@ -18,8 +18,6 @@ FOLDERS = ("engine/ops/", "attention/", "moe/")
 NO_CUDA = [
     "attention/causal_attention",
     "engine/ops/fma_peak",
-    "engine/ops/grouped_matmul",
-    "engine/ops/matmul",
 ]
 
 # Forward functions that need no gradient.
