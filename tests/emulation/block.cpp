@@ -173,10 +173,6 @@ int source_lane(const Thread& t, int lane) {
       return t.argument & 31;
     case Collective::shuffle_xor:
       return lane ^ t.argument;
-    case Collective::shuffle_up:
-      return lane < t.argument ? lane : lane - t.argument;
-    case Collective::shuffle_down:
-      return lane + t.argument > 31 ? lane : lane + t.argument;
     default:
       return lane;
   }
@@ -186,17 +182,11 @@ int source_lane(const Thread& t, int lane) {
 void complete_collective(Thread* begin, unsigned mask, const Thread& last) {
   const unsigned count = warp_threads(begin);
   const uint32_t barriers = ++block().warps[number_of(*begin) / 32].barriers;
-  unsigned ballot = 0;
-  for (unsigned i = 0; i < count; ++i) {
-    if ((mask >> i & 1) != 0 && begin[i].value != 0) ballot |= 1u << i;
-  }
   for (unsigned i = 0; i < count; ++i) {
     if ((mask >> i & 1) == 0) continue;
     Thread& t = begin[i];
     const unsigned source = static_cast<unsigned>(source_lane(t, static_cast<int>(i)));
-    if (t.kind == Collective::ballot) {
-      t.result = ballot;
-    } else if (source >= count || (mask >> source & 1) == 0) {
+    if (source >= count || (mask >> source & 1) == 0) {
       fault("a shuffle reads lane " + std::to_string(source) + ", which does not take part", t.file, t.line);
       t.result = ~uint64_t{0};
     } else {
@@ -369,13 +359,6 @@ void* static_shared(const void* key, size_t size, size_t alignment) {
 
 void atomic_access(const void* address, size_t size) {
   if (observer != nullptr) observer->atomic(address, size, __builtin_return_address(0));
-}
-
-void trap() {
-  fault("__trap", "kernel", 0);
-  block().broken = true;
-  suspend(State::at_block);
-  std::abort();
 }
 
 void run_grid(dim3 grid, dim3 threads, size_t shared_bytes, uint32_t operation, const std::function<void()>& body) {

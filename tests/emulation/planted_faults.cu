@@ -14,7 +14,9 @@ __global__ void correct(float* y, const float* x) {
   SHARED(float, s, [kThreads]);
   s[threadIdx.x] = x[threadIdx.x];
   __syncthreads();
-  y[threadIdx.x] = s[kThreads - 1 - threadIdx.x] + engine::block_reduce(x[threadIdx.x], engine::Sum{});
+  const float sum = engine::block_reduce(x[threadIdx.x], engine::Sum{});
+  const float squares = engine::block_reduce(x[threadIdx.x] * x[threadIdx.x], engine::Sum{});
+  y[threadIdx.x] = s[kThreads - 1 - threadIdx.x] + sum * squares;
 }
 
 __global__ void missing_barrier(float* y, const float* x) {

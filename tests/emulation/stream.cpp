@@ -171,8 +171,6 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
-    case cudaErrorNotReady:
-      return "cudaErrorNotReady";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
   }
@@ -242,15 +240,4 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   join(stream->clock, event->clock);
   emulation::enqueue(stream, "event wait", [=] { return event->reached >= version; });
   return emulation::status();
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  std::lock_guard lock(emulation::device);
-  const uint64_t version = event->recorded;
-  join(emulation::host_clock, event->clock);
-  drive(nullptr, [=] { return event->reached >= version; });
-  return emulation::status();
-}
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  std::lock_guard lock(emulation::device);
-  return event->reached >= event->recorded ? cudaSuccess : cudaErrorNotReady;
 }

@@ -19,10 +19,7 @@
 
 #define __global__
 #define __device__
-#define __host__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
-#define __align__(n) alignas(n)
 
 struct uint3 {
   unsigned x, y, z;
@@ -30,9 +27,6 @@ struct uint3 {
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   constexpr dim3(unsigned x_size = 1, unsigned y_size = 1, unsigned z_size = 1) : x(x_size), y(y_size), z(z_size) {}
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
 };
 
 extern constinit uint3 threadIdx, blockIdx;  // of the fiber that runs
@@ -45,20 +39,18 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
-  cudaErrorNotReady = 600,
   cudaErrorLaunchFailure = 719,  // a fault was found; cudaGetErrorString tells which
 };
 
 namespace emulation {
 
 // ---- what a running thread may ask for ----
-enum class Collective : unsigned char { sync, shuffle, shuffle_xor, shuffle_up, shuffle_down, ballot, block_sync };
+enum class Collective : unsigned char { sync, shuffle, shuffle_xor, block_sync };
 uint64_t warp_collective(Collective kind, unsigned mask, uint64_t value, int argument, const char* file, int line);
 void block_barrier(const char* file, int line);
 void* dynamic_shared();
 void* static_shared(const void* key, size_t size, size_t alignment);
 void atomic_access(const void* address, size_t size);
-[[noreturn]] void trap();
 
 template <class T>
 T& shared(const void* key) {
@@ -113,25 +105,7 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, EMULATION_HERE) {
   return emulation::shuffle(emulation::Collective::shuffle_xor, mask, value, lanes, file, line);
 }
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, EMULATION_HERE) {
-  return emulation::shuffle(emulation::Collective::shuffle_up, mask, value, static_cast<int>(delta), file, line);
-}
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, EMULATION_HERE) {
-  return emulation::shuffle(emulation::Collective::shuffle_down, mask, value, static_cast<int>(delta), file, line);
-}
-inline unsigned __ballot_sync(unsigned mask, int predicate, EMULATION_HERE) {
-  return static_cast<unsigned>(
-      emulation::warp_collective(emulation::Collective::ballot, mask, predicate != 0, 0, file, line));
-}
-[[noreturn]] inline void __trap() {
-  emulation::trap();
-}
 
-inline int atomicAdd(int* address, int value) {
-  return emulation::atomic_update(address, [value](int old) { return old + value; });
-}
 inline float atomicAdd(float* address, float value) {
   return emulation::atomic_update(address, [value](float old) { return old + value; });
 }
@@ -140,9 +114,6 @@ inline unsigned atomicMax(unsigned* address, unsigned value) {
 }
 
 // ---- arithmetic ----
-inline int __float_as_int(float x) {
-  return std::bit_cast<int>(x);
-}
 inline unsigned __float_as_uint(float x) {
   return std::bit_cast<unsigned>(x);
 }
@@ -183,8 +154,6 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
-cudaError_t cudaEventSynchronize(cudaEvent_t event);
-cudaError_t cudaEventQuery(cudaEvent_t event);
 
 template <class... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes) {
