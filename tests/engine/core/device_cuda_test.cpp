@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "engine/core/cuda_check.h"
 #include "engine/core/device_algorithms.h"
 #include "tests/support/device.h"
 
@@ -19,6 +20,16 @@ TEST_CASE("cuda: memory is zeroed, copies keep the bytes, and the source may cha
   std::fill(bytes.begin(), bytes.end(), 'y');
   copy_to_host(bytes.data(), memory.data(), 1000);
   CHECK(bytes == sent);
+}
+
+TEST_CASE("cuda: copy_to_host waits, for pinned memory too") {
+  const std::vector<float> sent = test::values(1, 5000);
+  test::DeviceTensor memory(sent, {5000});
+  void* pinned = nullptr;
+  CUDA_CHECK(cudaMallocHost(&pinned, 20000));
+  copy_to_host(pinned, Tensor(memory).data, 20000);
+  CHECK(std::memcmp(pinned, sent.data(), 20000) == 0);
+  CUDA_CHECK(cudaFreeHost(pinned));
 }
 
 TEST_CASE("cuda: memory that is not there is an error of the environment") {
