@@ -11,13 +11,14 @@ void expert_order(const ExpertOrder& a) {
     if (idx[i] >= 0 && idx[i] + 1 < E) ++a.offsets[idx[i] + 2];
   }
   for (int64_t e = 1; e < E; ++e) a.offsets[e + 1] += a.offsets[e];
-  for (int64_t i = 0; i < slots; ++i) a.tokens_N[i] = -1;
+  for (int64_t i = 0; i < slots; ++i) a.tokens_N[i] = a.slots_N[i] = -1;
   for (int64_t i = 0; i < slots; ++i) {
     a.rows_TK[i] = -1;
     if (idx[i] < 0) continue;
     const int64_t row = a.offsets[idx[i] + 1]++;
     a.rows_TK[i] = static_cast<int32_t>(row);
     a.tokens_N[row] = static_cast<int32_t>(i / K);
+    a.slots_N[row] = static_cast<int32_t>(i);
   }
 }
 

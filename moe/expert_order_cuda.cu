@@ -20,13 +20,14 @@ __global__ void keys_kernel(int32_t* keys, int32_t* slots, const int32_t* idx, i
   slots[i] = static_cast<int32_t>(i);
 }
 
-__global__ void rows_kernel(int32_t* tokens, int32_t* rows, const int32_t* sorted_keys, const int32_t* sorted_slots,
-                            int64_t count, int64_t slots_per_token, int32_t experts) {
+__global__ void rows_kernel(int32_t* tokens, int32_t* slots, int32_t* rows, const int32_t* sorted_keys,
+                            const int32_t* sorted_slots, int64_t count, int64_t slots_per_token, int32_t experts) {
   const int64_t n = global_thread();
   if (n >= count) return;
   const int32_t slot = sorted_slots[n];
   const bool goes = sorted_keys[n] < experts;
   tokens[n] = goes ? static_cast<int32_t>(slot / slots_per_token) : -1;
+  slots[n] = goes ? slot : -1;
   rows[slot] = goes ? static_cast<int32_t>(n) : -1;
 }
 
@@ -64,8 +65,8 @@ void expert_order(const ExpertOrder& a) {
                       .num_keys = E + 1,
                       .scratch = reinterpret_cast<char*>(keys) + lists,
                       .stream = device_stream()});
-  launch(rows_kernel, blocks, kThreads, 0, device_stream(), a.tokens_N, a.rows_TK, sorted_keys, sorted_slots, count,
-         a.topk_idx_TK.columns(), static_cast<int32_t>(E));
+  launch(rows_kernel, blocks, kThreads, 0, device_stream(), a.tokens_N, a.slots_N, a.rows_TK, sorted_keys, sorted_slots,
+         count, a.topk_idx_TK.columns(), static_cast<int32_t>(E));
   launch(offsets_kernel, blocks_for(E + 1, kThreads), kThreads, 0, device_stream(), a.offsets, sorted_keys, count, E);
 }
 

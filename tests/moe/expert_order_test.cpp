@@ -18,10 +18,11 @@ TEST_CASE("expert_order: rows are sorted by expert, then token, and every slot f
     for (int64_t i = 0; i < T * K; ++i) {  // every third token is not routed
       idx.push_back(i / K % 3 == 1 ? -1 : static_cast<int32_t>(engine::philox(5, static_cast<uint64_t>(i))[0] % E));
     }
-    std::vector<int32_t> tokens(idx.size(), 99), rows(idx.size(), 99);
+    std::vector<int32_t> tokens(idx.size(), 99), slots(tokens), rows(idx.size(), 99);
     std::vector<int64_t> offsets(static_cast<size_t>(E + 1), 99);
     test::for_each_cpu_target([&] {
       moe::expert_order({.tokens_N = tokens.data(),
+                         .slots_N = slots.data(),
                          .rows_TK = rows.data(),
                          .offsets = offsets.data(),
                          .topk_idx_TK = engine::ConstTensor(idx.data(), engine::DType::i32, {T, K}),
@@ -32,11 +33,15 @@ TEST_CASE("expert_order: rows are sorted by expert, then token, and every slot f
         for (size_t i = 0; i < idx.size(); ++i) {
           if (idx[i] != e) continue;
           CHECK(rows[i] == row);
+          CHECK(slots[static_cast<size_t>(row)] == static_cast<int32_t>(i));
           CHECK(tokens[static_cast<size_t>(row++)] == static_cast<int32_t>(i) / K);
         }
       }
       CHECK(offsets.back() == row);
-      for (; row < T * K; ++row) CHECK(tokens[static_cast<size_t>(row)] == -1);
+      for (; row < T * K; ++row) {
+        CHECK(tokens[static_cast<size_t>(row)] == -1);
+        CHECK(slots[static_cast<size_t>(row)] == -1);
+      }
       for (size_t i = 0; i < idx.size(); ++i) CHECK((rows[i] == -1) == (idx[i] == -1));
     });
   }

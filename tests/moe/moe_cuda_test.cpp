@@ -142,9 +142,10 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
   for (int64_t i = 0; i < T * K; ++i) {
     idx.push_back(i / K % 5 == 2 ? -1 : static_cast<int32_t>(philox(test::fresh_seed(), 0)[0] % E));
   }
-  std::vector<int32_t> tokens(idx.size(), 99), rows(idx.size(), 99);
+  std::vector<int32_t> tokens(idx.size(), 99), slots(tokens), rows(tokens);
   std::vector<int64_t> offsets(static_cast<size_t>(E + 1), 99);
   moe::expert_order({.tokens_N = tokens.data(),
+                     .slots_N = slots.data(),
                      .rows_TK = rows.data(),
                      .offsets = offsets.data(),
                      .topk_idx_TK = ConstTensor(idx.data(), DType::i32, {T, K}),
@@ -173,9 +174,11 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
           scales_d(scales, {N});
       DeviceTensor sent_d({N, D}, storage), scaled_d({N, D}, storage), back_d({T, D}, storage), sum_d({T, D}, storage);
       DeviceTensor dweights_d({T, K});
-      DeviceArray<int32_t> idx_d(idx), tokens_d(std::vector<int32_t>(idx.size(), 99)), rows_d(tokens_d.host());
+      DeviceArray<int32_t> idx_d(idx), tokens_d(std::vector<int32_t>(idx.size(), 99)), slots_d(tokens_d.host()),
+          rows_d(tokens_d.host());
       DeviceArray<int64_t> offsets_d(std::vector<int64_t>(static_cast<size_t>(E + 1), 99));
       moe::expert_order({.tokens_N = tokens_d.data(),
+                         .slots_N = slots_d.data(),
                          .rows_TK = rows_d.data(),
                          .offsets = offsets_d.data(),
                          .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
@@ -191,6 +194,7 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
       moe::unpermute_weights_backward(
           {.dweights_TK = dweights_d, .dy_TD = dy_d, .x_ND = sent_d, .rows_TK = rows_d.data()});
       CHECK(tokens_d.host() == tokens);
+      CHECK(slots_d.host() == slots);
       CHECK(rows_d.host() == rows);
       CHECK(offsets_d.host() == offsets);
       return {sent_d.host(), scaled_d.host(), back_d.host(), sum_d.host(), dweights_d.host()};
