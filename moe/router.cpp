@@ -16,7 +16,7 @@ void router_backward(const RouterBackward& a) {
   ENSURE(a.dlogits_TE.num_elements() == a.scores_TE.num_elements(), "dlogits has ", a.dlogits_TE.num_elements(),
          " elements but scores ", a.scores_TE.num_elements());
   const int64_t K = a.topk_idx_TK.columns();
-  for (int64_t t = 0; t < a.topk_idx_TK.rows(); ++t) {
+  for (int64_t t = 0; a.topk_idx_TK.device == engine::Device::cpu && t < a.topk_idx_TK.rows(); ++t) {
     const int32_t* idx = a.topk_idx_TK.i32() + t * K;
     for (int64_t k = 1; k < K; ++k) {
       ENSURE((idx[k] < 0) == (idx[0] < 0), "row ", t, " has lost choice ", k, "; the gradient needs the whole choice");

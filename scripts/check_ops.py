@@ -16,22 +16,7 @@ FOLDERS = ("engine/ops/", "attention/", "moe/")
 
 # Ops without a GPU kernel so far. Whoever writes one takes its line away.
 NO_CUDA = [
-    "attention/causal_attention",
-    "engine/ops/adamw",
-    "engine/ops/cross_entropy",
-    "engine/ops/embedding",
     "engine/ops/fma_peak",
-    "engine/ops/gradient_finish",
-    "engine/ops/grouped_matmul",
-    "engine/ops/matmul",
-    "engine/ops/residual_add",
-    "engine/ops/rms_norm",
-    "engine/ops/rope",
-    "engine/ops/sigmoid_gate",
-    "engine/ops/squared_norm",
-    "engine/ops/swiglu",
-    "moe/permute",
-    "moe/router",
 ]
 
 # Forward functions that need no gradient.

@@ -39,13 +39,14 @@ step() {
   summary+=("$(printf '%6d s  %-34s %s' $((SECONDS - start)) "$name" "$verdict")")
 }
 
-# Configures and compiles; a build that fails shows its errors, not its progress.
+# Configures and compiles, all or only $target; a build that fails shows its errors, not its progress.
+target=""
 build() {
   local directory=$1 log="$logs/build"
   shift
   configure "$directory" "$@" || return
-  say "\$ ninja -C $directory"
-  if ! ninja -C "$directory" >"$log" 2>&1; then
+  say "\$ ninja -C $directory${target:+ $target}"
+  if ! ninja -C "$directory" ${target:+"$target"} >"$log" 2>&1; then
     tail -n 100 "$log"
     return 1
   fi
@@ -94,24 +95,25 @@ with_sanitizer() {
 
 has_cuda_sources() { [[ -n $(find engine moe attention comm -name '*.cu' -print -quit) ]]; }
 
+# Compiles for one architecture and PTX; the tests skip where there is no GPU.
 cuda_compile() {
+  local target=cuda_tests
   PATH=$PATH:/usr/local/cuda/bin
   if ! has_cuda_sources; then
     skip "no CUDA sources yet"
   elif ! command -v nvcc >/dev/null; then
     skip "CUDA sources are not compiled here: nvcc is not installed"
   else
-    build build-cuda -Dcuda=enabled -Dtests=disabled && pass
+    build build-cuda -Dcuda=enabled -Dgpu_arch=90 -Dwerror=true && pass && run_suites cuda build-cuda cuda
   fi
 }
 
 cuda_emulated() {
+  local target=cuda_tests
   if ! has_cuda_sources; then
     skip "no CUDA sources yet, so none to run on an emulated device"
-  elif ! grep -q emulated meson_options.txt; then
-    skip "meson_options.txt has no -Dcuda=emulated"
   else
-    build_and_test emulated build-emulated -Dcuda=emulated -- cuda
+    build_and_test emulated build-emulated -Dcuda=emulated -Dwerror=true -- cuda
   fi
 }
 

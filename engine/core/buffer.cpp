@@ -4,13 +4,18 @@
 
 #include <utility>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
 
 namespace engine {
 
-Buffer::Buffer(int64_t bytes) : bytes_(bytes) {
+Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
   ENSURE(bytes >= 0, "a buffer cannot have ", bytes, " bytes");
   if (bytes == 0) return;
+  if (device == Device::cuda) {
+    data_ = static_cast<char*>(device_allocate(bytes));
+    return;
+  }
   void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     throw Error(ExitCode::environment, str("out of memory: the system refused ", bytes >> 20,
@@ -22,16 +27,23 @@ Buffer::Buffer(int64_t bytes) : bytes_(bytes) {
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
+  if (data_ == nullptr) return;
+  if (device_ == Device::cuda) {
+    device_free(data_);
+  } else {
+    munmap(data_, static_cast<size_t>(bytes_));
+  }
 }
 
 void Buffer::swap(Buffer& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
+  std::swap(device_, other.device_);
 }
 
-OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<int64_t> dims) : view(nullptr, dtype, dims) {
-  memory = Buffer(view.num_elements() * dtype_bytes(dtype));
+OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<int64_t> dims, Device device)
+    : view(nullptr, dtype, dims, device) {
+  memory = Buffer(view.num_elements() * dtype_bytes(dtype), device);
   view.data = memory.data();
 }
 

@@ -1,4 +1,4 @@
-// Owning memory: aligned, zeroed, in huge pages where the system gives them.
+// Owning memory: aligned, zeroed; on the CPU in huge pages where the system gives them, or on the thread's GPU.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@ namespace engine {
 class Buffer {
  public:
   Buffer() = default;
-  // Anonymous pages, which read as zero. Throws Error(environment) when there is no memory.
-  explicit Buffer(int64_t bytes);
+  // Reads as zero. Throws Error(environment) when there is no memory.
+  explicit Buffer(int64_t bytes, Device device = Device::cpu);
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     swap(other);
@@ -22,6 +22,7 @@ class Buffer {
 
   char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
   float* f32() const { return reinterpret_cast<float*>(data_); }
   double* f64() const { return reinterpret_cast<double*>(data_); }
 
@@ -29,11 +30,12 @@ class Buffer {
   void swap(Buffer& other) noexcept;
   char* data_ = nullptr;
   int64_t bytes_ = 0;
+  Device device_ = Device::cpu;
 };
 
 // A tensor that owns its memory.
 struct OwnedTensor {
-  OwnedTensor(DType dtype, std::initializer_list<int64_t> dims);
+  OwnedTensor(DType dtype, std::initializer_list<int64_t> dims, Device device = Device::cpu);
   operator Tensor() const { return view; }
   operator ConstTensor() const { return view; }
 

@@ -1,5 +1,6 @@
 // DISPATCH(device, function, args): the one place that knows which kernels this build has.
 //
+// A GPU kernel is in namespace cuda, and there only in a build with CUDA.
 // A CPU kernel is compiled once per instruction set into a namespace of that name, with the same bits from each;
 // cpu_target() chose one at start (environment variable SWITCHYARD_CPU=portable|avx2|avx512 overrides it).
 #pragma once
@@ -21,7 +22,8 @@ void set_cpu_target(CpuTarget target);
 
 }  // namespace engine
 
-// Declares the same function for every instruction set. Kernel files define it in namespace SIMD_TARGET.
+// Declares the same function for every instruction set and for GPUs. CPU kernel files define it in namespace
+// SIMD_TARGET, GPU kernel files in namespace cuda.
 #if defined(__x86_64__)
 #define CPU_KERNEL(...) \
   namespace portable {  \
@@ -31,6 +33,9 @@ void set_cpu_target(CpuTarget target);
   __VA_ARGS__;          \
   }                     \
   namespace avx512 {    \
+  __VA_ARGS__;          \
+  }                     \
+  namespace cuda {      \
   __VA_ARGS__;          \
   }
 #define DISPATCH_CPU(function, ...)           \
@@ -47,12 +52,24 @@ void set_cpu_target(CpuTarget target);
 #define CPU_KERNEL(...) \
   namespace portable {  \
   __VA_ARGS__;          \
+  }                     \
+  namespace cuda {      \
+  __VA_ARGS__;          \
   }
 #define DISPATCH_CPU(function, ...) return portable::function(__VA_ARGS__)
 #endif
 
-#define DISPATCH(where, function, ...)                                                                      \
-  do {                                                                                                      \
-    ENSURE((where) == ::engine::Device::cpu, #function " has no kernel for this device; use --device cpu"); \
-    DISPATCH_CPU(function, __VA_ARGS__);                                                                    \
+#if defined(SWITCHYARD_CUDA)
+#define DISPATCH_CUDA(where, function, ...) \
+  if ((where) == ::engine::Device::cuda) return cuda::function(__VA_ARGS__)
+#else
+#define DISPATCH_CUDA(where, function, ...) \
+  ENSURE((where) == ::engine::Device::cpu,  \
+         #function " has no kernel for a GPU in this build; configure with -Dcuda=enabled or use --device cpu")
+#endif
+
+#define DISPATCH(where, function, ...)           \
+  do {                                           \
+    DISPATCH_CUDA(where, function, __VA_ARGS__); \
+    DISPATCH_CPU(function, __VA_ARGS__);         \
   } while (false)

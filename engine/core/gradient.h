@@ -36,7 +36,7 @@ struct WeightGradient {
 // granule is complete after it, `begins` whether it begins with it. Where that is not known `begins` is false: the
 // chain is zero then, and is read in vain.
 struct GranuleRows {
-  const int64_t* offsets = nullptr;  // [count + 1]
+  const int64_t* offsets = nullptr;  // [count + 1], in host memory on every device
   int64_t count = 0;
   bool ends = true;
   bool begins = false;

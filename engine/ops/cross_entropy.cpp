@@ -8,7 +8,7 @@ void cross_entropy(const CrossEntropy& a) {
          " elements and targets ", a.targets_T.num_elements(), " for ", T, " rows");
   ENSURE(a.logits_TV.is_contiguous() && (!a.dlogits_TV || a.dlogits_TV.num_elements() == T * V), "dlogits has ",
          a.dlogits_TV.num_elements(), " elements for ", T, " x ", V, " logits");
-  for (int64_t t = 0; t < T; ++t) {
+  for (int64_t t = 0; a.targets_T.device == Device::cpu && t < T; ++t) {
     const int32_t target = a.targets_T.i32()[t];
     if (target < -1 || target >= V) {
       throw Error(ExitCode::data, str("target ", target, " at row ", t, " is outside of the vocabulary of ", V,

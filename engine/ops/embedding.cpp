@@ -6,7 +6,7 @@ void embedding_forward(const EmbeddingForward& a) {
   const int64_t T = a.tokens_T.num_elements(), V = a.weight_VD.rows();
   ENSURE(a.y_TD.rows() == T && a.y_TD.columns() == a.weight_VD.columns(), "y is ", a.y_TD.rows(), " x ",
          a.y_TD.columns(), " for ", T, " tokens of width ", a.weight_VD.columns());
-  for (int64_t t = 0; t < T; ++t) {
+  for (int64_t t = 0; a.tokens_T.device == Device::cpu && t < T; ++t) {
     const int32_t token = a.tokens_T.i32()[t];
     if (token < 0 || token >= V) {
       throw Error(ExitCode::data, str("token ", token, " at row ", t, " is outside of the vocabulary of ", V,

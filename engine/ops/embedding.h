@@ -7,7 +7,7 @@
 
 namespace engine::ops {
 
-// y[t] = weight[tokens[t]]; y is overwritten. A token outside of the table throws Error(data).
+// y[t] = weight[tokens[t]]; y is overwritten. A token outside of the table throws Error(data), on a GPU it gives NaN.
 struct EmbeddingForward {
   Tensor y_TD;
   ConstTensor tokens_T, weight_VD;  // tokens i32

@@ -8,7 +8,8 @@ void grouped_matmul_forward(const GroupedMatmulForward& a) {
   ENSURE(a.y_RN.rows() == a.x_RD.rows() && a.offsets_e[a.num_experts] <= a.x_RD.rows(), "y has ", a.y_RN.rows(),
          " rows, x ", a.x_RD.rows(), ", the experts ", a.offsets_e[a.num_experts]);
   for (int64_t e = 0; e < a.num_experts; ++e) {
-    ENSURE(a.packed_weights_e[e].num_elements() == packed_weight_elements(a.y_RN.columns(), a.x_RD.columns()),
+    ENSURE(a.packed_weights_e[e].num_elements() ==
+               packed_weight_elements(a.y_RN.columns(), a.x_RD.columns(), a.x_RD.device),
            "the packed weight of expert ", e, " is not one of ", a.y_RN.columns(), " x ", a.x_RD.columns());
   }
   DISPATCH(a.x_RD.device, grouped_matmul_forward, a);

@@ -1,7 +1,8 @@
 // The products of matmul.h for many weights at once: rows are sorted by expert, each expert has its weight.
 //
 // Work is cut into (expert, row tile) tasks that threads take as they come, so uneven loads do not wait for the
-// largest expert. Bits are those of matmul.h applied to each expert's rows.
+// largest expert. Bits are those of matmul.h applied to each expert's rows. Offsets and lists of weights are in host
+// memory on every device.
 #pragma once
 
 #include "engine/core/dispatch.h"

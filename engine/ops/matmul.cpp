@@ -2,12 +2,13 @@
 
 namespace engine::ops {
 
-int64_t packed_weight_elements(int64_t N, int64_t D) {
+int64_t packed_weight_elements(int64_t N, int64_t D, Device device) {
+  if (device == Device::cuda) return N * D;
   DISPATCH_CPU(packed_weight_elements, N, D);
 }
 
 void pack_weight(const PackWeight& a) {
-  const int64_t needed = packed_weight_elements(a.weight_ND.rows(), a.weight_ND.columns());
+  const int64_t needed = packed_weight_elements(a.weight_ND.rows(), a.weight_ND.columns(), a.weight_ND.device);
   ENSURE(a.packed.num_elements() == needed, "packed has ", a.packed.num_elements(), " elements but needs ", needed);
   ENSURE(a.weight_ND.is_contiguous(), "weights are contiguous");
   DISPATCH(a.weight_ND.device, pack_weight, a);
@@ -16,8 +17,8 @@ void pack_weight(const PackWeight& a) {
 void matmul_forward(const MatmulForward& a) {
   const int64_t T = a.x_TD.rows(), N = a.y_TN.columns(), D = a.x_TD.columns();
   ENSURE(a.y_TN.rows() == T, "y has ", a.y_TN.rows(), " rows but x has ", T);
-  ENSURE(a.packed_weight.num_elements() == packed_weight_elements(N, D), "the packed weight is not one of ", N, " x ",
-         D);
+  ENSURE(a.packed_weight.num_elements() == packed_weight_elements(N, D, a.x_TD.device),
+         "the packed weight is not one of ", N, " x ", D);
   ENSURE(!a.bias_N || a.bias_N.num_elements() == N, "bias has ", a.bias_N.num_elements(), " elements but y ", N,
          " columns");
   DISPATCH(a.x_TD.device, matmul_forward, a);

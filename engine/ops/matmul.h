@@ -11,12 +11,13 @@
 
 namespace engine::ops {
 
-// Floats that pack_weight() writes for a weight of N rows and D columns.
-int64_t packed_weight_elements(int64_t N, int64_t D);
+// Elements that pack_weight() writes for a weight of N rows and D columns.
+int64_t packed_weight_elements(int64_t N, int64_t D, Device device = Device::cpu);
 
-// Lays out weight_ND in panels of output columns for matmul_forward; once after each change of the weight.
+// Lays out weight_ND for matmul_forward; once after each change of the weight. On the CPU in panels of output columns,
+// on a GPU row by row, converted to the type of the activations.
 struct PackWeight {
-  Tensor packed;  // f32 [packed_weight_elements(N, D)]
+  Tensor packed;  // [packed_weight_elements(N, D, device)]
   ConstTensor weight_ND;
 };
 void pack_weight(const PackWeight& a);

@@ -67,7 +67,7 @@ void rope(const Rope& a) {
          " heads of ", a.head_dim);
   ENSURE(a.head_dim % 2 == 0 && a.cos_PC.columns() == a.head_dim / 2, "tables have ", a.cos_PC.columns(),
          " columns for heads of ", a.head_dim);
-  for (int64_t t = 0; t < a.x_THC.rows(); ++t) {
+  for (int64_t t = 0; a.x_THC.device == Device::cpu && t < a.x_THC.rows(); ++t) {
     ENSURE(a.positions[t] >= 0 && a.positions[t] < a.cos_PC.rows(), "position ", a.positions[t],
            " is beyond the longest sequence of ", a.cos_PC.rows());
   }

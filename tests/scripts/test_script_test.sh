@@ -80,3 +80,5 @@ expect "an unknown option is refused" '[[ $code == 2 && $last == usage* ]]'
 touch "$directory/repository/moe/router_cuda.cu"
 run_tests --ci
 expect "CUDA sources are not passed over in silence" '[[ $output != *"no CUDA sources yet"* ]]'
+expect "they run on an emulated device" \
+  '[[ $output == *"options setup build-emulated -Dcuda=emulated"*"ninja -C build-emulated cuda_tests"*"emulated: b skipped"* ]]'

@@ -1,0 +1,41 @@
+// The GPU as host code sees it: memory, copies, and one stream per thread of ours (a rank is a thread).
+//
+// Everything a rank does on its device is queued on its stream, so nothing needs waiting for except results that the
+// host reads. A build without CUDA has no device, and says so.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+struct CUstream_st;
+
+namespace engine {
+
+using DeviceStream = CUstream_st*;  // cudaStream_t, without its header
+
+// Empty if there is a device; else what is missing and what to do.
+std::string why_no_device();
+// Throws Error(environment) with that reason.
+void require_device();
+// "NVIDIA H200, 139 GiB", or "emulated device (no GPU)".
+std::string device_name();
+
+// The calling thread's stream, which does not wait for the null stream.
+DeviceStream device_stream();
+// Waits for the stream, and throws what its kernels have met.
+void device_synchronize();
+
+// Zeroed. Throws Error(environment) when there is no memory.
+void* device_allocate(int64_t bytes);
+void device_free(void* memory) noexcept;
+
+// On the stream. `from` may be changed once copy_to_device returns; copy_to_host waits until `to` is complete.
+void copy_to_device(void* to, const void* from, int64_t bytes);
+void copy_to_host(void* to, const void* from, int64_t bytes);
+void device_fill(void* memory, int byte, int64_t bytes);
+
+// Workspace of an op on the calling thread's stream: it grows and never shrinks, and the next call that asks for it
+// overwrites it, in stream order.
+void* device_scratch(int64_t bytes);
+
+}  // namespace engine

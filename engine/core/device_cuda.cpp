@@ -1,0 +1,102 @@
+#include "engine/core/cuda_check.h"
+#include "engine/core/device.h"
+
+namespace engine {
+namespace {
+
+// Lives as long as the process: when it ends, the driver may be gone before we are.
+struct Context {
+  cudaStream_t stream = nullptr;
+  void* scratch = nullptr;
+  int64_t scratch_bytes = 0;
+};
+
+Context& context() {
+  thread_local Context* instance = nullptr;
+  if (instance == nullptr) {
+    require_device();
+    instance = new Context;
+    CUDA_CHECK(cudaSetDevice(0));
+    CUDA_CHECK(cudaStreamCreateWithFlags(&instance->stream, cudaStreamNonBlocking));
+  }
+  return *instance;
+}
+
+}  // namespace
+
+std::string why_no_device() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return "";
+  const std::string reason = status == cudaSuccess ? "the driver knows no device" : cudaGetErrorString(status);
+  return str("there is no usable GPU here (", reason, "); check nvidia-smi, or use --device cpu");
+}
+
+void require_device() {
+  const std::string reason = why_no_device();
+  if (!reason.empty()) throw Error(ExitCode::environment, reason);
+}
+
+std::string device_name() {
+  cudaDeviceProp properties;
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+#if defined(SWITCHYARD_EMULATED)
+  return str(properties.name, " (no GPU)");
+#else
+  return str(properties.name, ", ", properties.totalGlobalMem >> 30, " GiB");
+#endif
+}
+
+DeviceStream device_stream() {
+  return context().stream;
+}
+
+void device_synchronize() {
+  CUDA_CHECK(cudaStreamSynchronize(device_stream()));
+}
+
+void* device_allocate(int64_t bytes) {
+  require_device();
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
+  if (status == cudaErrorMemoryAllocation) {
+    throw Error(ExitCode::environment, str("out of memory: the device refused ", bytes >> 20,
+                                           " MiB; use a smaller model, batch or train.micro_batch"));
+  }
+  CUDA_CHECK(status);
+  device_fill(memory, 0, bytes);
+  return memory;
+}
+
+void device_free(void* memory) noexcept {
+  cudaFree(memory);  // what it could report was reported by the calls before
+}
+
+void copy_to_device(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, device_stream()));
+}
+
+void copy_to_host(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device_stream()));
+  device_synchronize();
+}
+
+void device_fill(void* memory, int byte, int64_t bytes) {
+  if (bytes == 0) return;
+  CUDA_CHECK(cudaMemsetAsync(memory, byte, static_cast<size_t>(bytes), device_stream()));
+}
+
+void* device_scratch(int64_t bytes) {
+  Context& c = context();
+  if (bytes > c.scratch_bytes) {
+    device_free(c.scratch);  // waits for who still uses it
+    c.scratch = nullptr;
+    c.scratch = device_allocate(bytes);
+    c.scratch_bytes = bytes;
+  }
+  return c.scratch;
+}
+
+}  // namespace engine

@@ -1,0 +1,43 @@
+// A build without CUDA: there is no device.
+#include "engine/core/device.h"
+#include "engine/core/error.h"
+
+namespace engine {
+
+std::string why_no_device() {
+  return "this build has no CUDA; configure one with meson setup -Dcuda=enabled, or use --device cpu";
+}
+void require_device() {
+  throw Error(ExitCode::environment, why_no_device());
+}
+std::string device_name() {
+  return "none";
+}
+
+DeviceStream device_stream() {
+  require_device();
+  return nullptr;
+}
+void device_synchronize() {
+  require_device();
+}
+void* device_allocate(int64_t) {
+  require_device();
+  return nullptr;
+}
+void device_free(void*) noexcept {}
+void copy_to_device(void*, const void*, int64_t) {
+  require_device();
+}
+void copy_to_host(void*, const void*, int64_t) {
+  require_device();
+}
+void device_fill(void*, int, int64_t) {
+  require_device();
+}
+void* device_scratch(int64_t) {
+  require_device();
+  return nullptr;
+}
+
+}  // namespace engine

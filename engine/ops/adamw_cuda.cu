@@ -1,0 +1,40 @@
+#include "engine/core/cuda_launch.cuh"
+#include "engine/ops/adamw.h"
+
+namespace engine::ops::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+
+struct Factors {
+  float clip, keep, beta1, beta2, rest1, rest2, rate, root, eps;
+};
+
+__global__ void adamw_kernel(float* weight, float* m, float* v, const float* gradient, int64_t count, Factors f) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const float g = gradient[i] * f.clip;
+  const float first = f.beta1 * m[i] + f.rest1 * g, second = f.beta2 * v[i] + f.rest2 * (g * g);
+  m[i] = first;
+  v[i] = second;
+  weight[i] = weight[i] * f.keep - f.rate * (first / (sqrtf(second) / f.root + f.eps));
+}
+
+}  // namespace
+
+void adamw(const AdamW& a) {
+  const int64_t count = a.weight_N.num_elements();
+  const Factors f{.clip = a.clip,
+                  .keep = 1.0f - a.lr * a.weight_decay,
+                  .beta1 = a.beta1,
+                  .beta2 = a.beta2,
+                  .rest1 = 1.0f - a.beta1,
+                  .rest2 = 1.0f - a.beta2,
+                  .rate = a.lr / a.bias_correction1,
+                  .root = sqrtf(a.bias_correction2),
+                  .eps = a.eps};
+  launch(adamw_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), a.weight_N.f32(), a.m_N.f32(),
+         a.v_N.f32(), a.gradient_N.f32(), count, f);
+}
+
+}  // namespace engine::ops::cuda

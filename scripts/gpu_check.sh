@@ -1,0 +1,143 @@
+#!/bin/bash
+# Checks the CUDA path on a machine with a GPU, in phases of at most 8 minutes that install nothing.
+#   scripts/gpu_check.sh pack                    where the libraries are installed: collects them in build-carry/
+#   scripts/gpu_check.sh [--emulated] PHASE...   on the machine with the GPU, with build-carry/ in the repository
+# parity    builds the CUDA tests and runs them: every op against its CPU twin, fresh inputs, poisoned outputs
+# sanitize  the same tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+# With --emulated the same on an emulated device, sanitize with its access checker; a build for no GPU.
+# Ends with one table, also in $OUT/table.txt (build-gpu/out without OUT); a log per phase lies beside it.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$root"
+
+carry=build-carry
+phase_seconds=480
+
+usage() {
+  complain "usage: scripts/gpu_check.sh pack | [--emulated] PHASE..., with the phases parity and sanitize"
+  exit 2
+}
+
+# Headers, libraries and their descriptions, found again through PKG_CONFIG_PATH wherever they are put.
+pack() {
+  local name
+  rm -rf "$carry"
+  mkdir -p "$carry"/{include,lib,pkgconfig}
+  cp -r /usr/include/doctest /usr/include/CLI /usr/include/nlohmann /usr/include/openssl "$carry/include"
+  cp /usr/include/xxhash.h "$carry/include"
+  cp "/usr/include/$(gcc -print-multiarch)"/openssl/* "$carry/include/openssl"
+  for name in libcrypto libxxhash; do cp -L "$(gcc -print-file-name="$name.so")" "$carry/lib/"; done
+  cp "$carry/lib/libcrypto.so" "$carry/lib/libcrypto.so.3"
+  cp "$carry/lib/libxxhash.so" "$carry/lib/libxxhash.so.0"
+  # shellcheck disable=SC2016 # pkg-config replaces prefix
+  for name in nlohmann_json CLI11 libcrypto libxxhash; do
+    printf '%s\n' 'prefix=${pcfiledir}/..' "Name: $name" "Description: carried along" \
+      "Version: $(pkg-config --modversion "$name")" 'Cflags: -I${prefix}/include' >"$carry/pkgconfig/$name.pc"
+  done
+  for name in crypto xxhash; do
+    # shellcheck disable=SC2016
+    printf 'Libs: -L${prefix}/lib -Wl,-rpath,${prefix}/lib -l%s\n' "$name" >>"$carry/pkgconfig/lib$name.pc"
+  done
+  say "$carry: $(du -sh "$carry" | cut -f 1); take it along with the repository"
+}
+
+use_carried() {
+  [[ -d $carry ]] || return 0
+  export PKG_CONFIG_PATH="$root/$carry/pkgconfig" CPATH="$root/$carry/include"
+}
+
+need() {
+  command -v "$1" >/dev/null || { complain "$1 is missing on this machine: $2" && exit 4; }
+}
+
+# A line of the table: what, verdict, seconds, note.
+line() { printf '%-44s %-8s %6s s  %s\n' "$@" >>"$out/table.txt"; }
+
+# Runs a program within what the phase has left; its output goes to the log, its verdict to the table.
+check() {
+  local name=$1 log=$2 start=$SECONDS code=0 verdict=ok note=""
+  shift 2
+  {
+    echo "== $name"
+    timeout "$((deadline > SECONDS ? deadline - SECONDS : 1))" "$@"
+  } >>"$log" 2>&1 || code=$?
+  case $code in
+    0) ;;
+    77) verdict=SKIP note=$(grep '^skipped: ' "$log" | tail -n 1) ;;
+    124) verdict=FAILED note="the phase has $phase_seconds s" && failed=1 ;;
+    *) verdict=FAILED note="code $code, see $(basename "$log")" && failed=1 ;;
+  esac
+  line "$name" "$verdict" "$((SECONDS - start))" "$note"
+}
+
+build_tests() {
+  local log=$1
+  need meson "it builds"
+  need ninja "it builds"
+  if [[ $cuda == enabled ]]; then
+    PATH=$PATH:/usr/local/cuda/bin
+    need nvcc "it comes with CUDA 13"
+  fi
+  configure "$build" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" >>"$log" 2>&1 || return
+  check "build" "$log" ninja -C "$build" cuda_tests
+}
+
+# Names of the tests' executables; the emulated device's checked ones belong to the other phase.
+test_names() {
+  find "$build/tests" -maxdepth 1 -type f -executable -name '*_test*' ! -name '*_checked' -printf '%f\n' |
+    grep -E '(_cuda|^emulation)_test$' | sort
+}
+
+parity() {
+  local name log="$out/parity.log"
+  build_tests "$log"
+  for name in $(test_names); do check "parity $name" "$log" "$build/tests/$name"; done
+}
+
+sanitize() {
+  local name tool log="$out/sanitize.log"
+  build_tests "$log"
+  for name in $(test_names); do
+    if [[ $cuda == emulated ]]; then
+      check "access checker $name" "$log" "$build/tests/${name}_checked"
+    else
+      need compute-sanitizer "it comes with CUDA 13"
+      for tool in memcheck racecheck initcheck synccheck; do
+        check "$tool $name" "$log" compute-sanitizer --tool "$tool" --error-exitcode 3 "$build/tests/$name"
+      done
+    fi
+  done
+}
+
+[[ $# -ge 1 ]] || usage
+if [[ $1 == pack ]]; then
+  [[ $# == 1 ]] || usage
+  pack
+  exit
+fi
+cuda=enabled build=build-gpu
+if [[ $1 == --emulated ]]; then
+  cuda=emulated build=build-gpu-emulated
+  shift
+fi
+[[ $# -ge 1 ]] || usage
+for phase in "$@"; do [[ $phase =~ ^(parity|sanitize)$ ]] || usage; done
+
+out=${OUT:-$root/$build/out}
+mkdir -p "$out"
+rm -f "$out"/{table.txt,parity.log,sanitize.log}
+failed=0
+use_carried
+if [[ $cuda == emulated ]]; then
+  line "emulated device, no GPU" "" 0 "says nothing of speed"
+elif command -v nvidia-smi >/dev/null; then
+  line "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)" "" 0 ""
+fi
+for phase in "$@"; do
+  deadline=$((SECONDS + phase_seconds))
+  "$phase" || failed=1
+done
+say
+cat "$out/table.txt"
+[[ $failed == 0 ]]

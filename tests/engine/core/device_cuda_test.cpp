@@ -1,0 +1,78 @@
+// Memory, copies and algorithms of a device.
+#include "engine/core/device.h"
+
+#include <algorithm>
+
+#include "engine/core/cuda_check.h"
+#include "engine/core/device_algorithms.h"
+#include "tests/support/device.h"
+
+using namespace engine;
+
+TEST_CASE("cuda: memory is zeroed, copies keep the bytes, and the source may change after the call") {
+  Buffer memory(1000, Device::cuda);
+  std::vector<char> bytes(1000, 'x');
+  copy_to_host(bytes.data(), memory.data(), 1000);
+  CHECK(bytes == std::vector<char>(1000, '\0'));
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 7);
+  const std::vector<char> sent = bytes;
+  copy_to_device(memory.data(), bytes.data(), 1000);
+  std::fill(bytes.begin(), bytes.end(), 'y');
+  copy_to_host(bytes.data(), memory.data(), 1000);
+  CHECK(bytes == sent);
+}
+
+TEST_CASE("cuda: copy_to_host waits, for pinned memory too") {
+  const std::vector<float> sent = test::values(1, 5000);
+  test::DeviceTensor memory(sent, {5000});
+  void* pinned = nullptr;
+  CUDA_CHECK(cudaMallocHost(&pinned, 20000));
+  copy_to_host(pinned, Tensor(memory).data, 20000);
+  CHECK(std::memcmp(pinned, sent.data(), 20000) == 0);
+  CUDA_CHECK(cudaFreeHost(pinned));
+}
+
+TEST_CASE("cuda: memory that is not there is an error of the environment") {
+  try {
+    Buffer memory(int64_t{1} << 45, Device::cuda);
+    FAIL("32 TiB of memory");
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::environment);
+    CHECK(std::string(error.what()).find("the device refused") != std::string::npos);
+  }
+}
+
+TEST_CASE("cuda: the workspace grows and stays") {
+  void* small = device_scratch(100);
+  CHECK(device_scratch(50) == small);
+  void* large = device_scratch(int64_t{1} << 20);
+  device_fill(large, 1, int64_t{1} << 20);
+  CHECK(device_scratch(100) == large);
+  device_synchronize();
+}
+
+TEST_CASE("cuda: pairs are sorted by key, equal keys in their order") {
+  for (int64_t count : {0, 1, 5, 3000}) {
+    std::vector<int32_t> keys, values;
+    for (int64_t i = 0; i < count; ++i) {
+      keys.push_back(static_cast<int32_t>(philox(test::fresh_seed(), 0)[0] % 37));
+      values.push_back(static_cast<int32_t>(count - i));
+    }
+    std::vector<size_t> order(keys.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](size_t i, size_t j) { return keys[i] < keys[j]; });
+    std::vector<int32_t> sorted_keys, sorted_values;
+    for (size_t i : order) sorted_keys.push_back(keys[i]), sorted_values.push_back(values[i]);
+    test::DeviceArray<int32_t> keys_d(keys), values_d(values), sorted_keys_d(keys), sorted_values_d(values);
+    sort_pairs({.keys = keys_d.data(),
+                .values = values_d.data(),
+                .sorted_keys = sorted_keys_d.data(),
+                .sorted_values = sorted_values_d.data(),
+                .count = count,
+                .num_keys = 37,
+                .scratch = device_scratch(sort_pairs_scratch_bytes(count, 37)),
+                .stream = device_stream()});
+    CHECK(sorted_keys_d.host() == sorted_keys);
+    CHECK(sorted_values_d.host() == sorted_values);
+  }
+}
