@@ -25,20 +25,24 @@ pack() {
   rm -rf "$carry"
   mkdir -p "$carry"/{include,lib,pkgconfig}
   cp -r /usr/include/doctest /usr/include/CLI /usr/include/nlohmann /usr/include/openssl "$carry/include"
-  cp /usr/include/xxhash.h "$carry/include"
+  cp /usr/include/{xxhash,zlib,zconf,zstd,zstd_errors}.h "$carry/include"
   cp "/usr/include/$(gcc -print-multiarch)"/openssl/* "$carry/include/openssl"
-  for name in libcrypto libxxhash; do cp -L "$(gcc -print-file-name="$name.so")" "$carry/lib/"; done
+  for name in libcrypto libxxhash libz libzstd; do cp -L "$(gcc -print-file-name="$name.so")" "$carry/lib/"; done
   cp "$carry/lib/libcrypto.so" "$carry/lib/libcrypto.so.3"
   cp "$carry/lib/libxxhash.so" "$carry/lib/libxxhash.so.0"
+  cp "$carry/lib/libz.so" "$carry/lib/libz.so.1"
+  cp "$carry/lib/libzstd.so" "$carry/lib/libzstd.so.1"
   # shellcheck disable=SC2016 # pkg-config replaces prefix
-  for name in nlohmann_json CLI11 libcrypto libxxhash; do
+  for name in nlohmann_json CLI11 libcrypto libxxhash zlib libzstd; do
     printf '%s\n' 'prefix=${pcfiledir}/..' "Name: $name" "Description: carried along" \
       "Version: $(pkg-config --modversion "$name")" 'Cflags: -I${prefix}/include' >"$carry/pkgconfig/$name.pc"
   done
-  for name in crypto xxhash; do
+  for name in crypto xxhash zstd z; do
     # shellcheck disable=SC2016
     printf 'Libs: -L${prefix}/lib -Wl,-rpath,${prefix}/lib -l%s\n' "$name" >>"$carry/pkgconfig/lib$name.pc"
   done
+  cat "$carry/pkgconfig/libz.pc" >>"$carry/pkgconfig/zlib.pc"
+  rm "$carry/pkgconfig/libz.pc"
   say "$carry: $(du -sh "$carry" | cut -f 1); take it along with the repository"
 }
 
