@@ -7,6 +7,7 @@
 # With --emulated the same on an emulated device, sanitize with its access checker; a build for no GPU.
 # Ends with one table, also in $OUT/table.txt (build-gpu/out without OUT); a log per phase lies beside it.
 set -euo pipefail
+export TEST_SEED=${TEST_SEED:-random}  # fresh inputs; the log has the number that repeats them
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$root"

@@ -154,7 +154,8 @@ inline void run(const WeightGradientTask& task, const int64_t* offsets, int64_t 
   float* chain = static_cast<float*>(thread_scratch((task.row_end - task.row_begin) * kPanel * 4));
   for (int64_t column = task.column_begin; column < task.column_end; column += kPanel) {
     for (int64_t g = 0; g < granules; ++g) {  // the panel's sums stay in cache
-      const bool begins = g > 0 || first_begins, ends = g + 1 < granules || last_ends;
+      // without a sum there is one granule, or what is given as several goes on in one chain
+      const bool begins = g == 0 ? first_begins : task.dweight->sum != nullptr, ends = g + 1 < granules || last_ends;
       if (offsets[g + 1] == offsets[g] && (begins || !ends)) continue;
       gradient_panel(task, column, offsets[g], offsets[g + 1], begins, ends, chain, largest);
     }

@@ -54,12 +54,12 @@ inline ConstTensor tensor(const std::vector<float>& data, std::initializer_list<
   return view;
 }
 
-// Largest |actual - expected| over the largest |expected|; reports the first bad element.
+// Largest |actual - expected| over the largest |expected|, or `least` if that is more; reports the first bad element.
 template <class Expected>
 void check_close(const std::vector<float>& actual, const std::vector<Expected>& expected, double tolerance,
-                 const std::string& what) {
+                 const std::string& what, double least = 1e-30) {
   REQUIRE_MESSAGE(actual.size() == expected.size(), what);
-  double scale = 1e-30;
+  double scale = least;
   for (Expected e : expected) scale = std::max(scale, std::abs(static_cast<double>(e)));
   for (size_t i = 0; i < actual.size(); ++i) {
     double difference = std::abs(static_cast<double>(actual[i]) - static_cast<double>(expected[i]));

@@ -16,11 +16,11 @@ namespace test {
 
 using engine::Device;
 
-// Another one in each run; the environment variable TEST_SEED repeats a run.
+// The same in each run, so that a failure is the change's, unless TEST_SEED is a number or "random".
 inline uint64_t fresh_seed() {
   static const uint64_t seed = [] {
-    const char* given = std::getenv("TEST_SEED");
-    const uint64_t value = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    const std::string given = std::getenv("TEST_SEED") == nullptr ? "1" : std::getenv("TEST_SEED");
+    const uint64_t value = given == "random" ? std::random_device{}() : std::strtoull(given.c_str(), nullptr, 10);
     MESSAGE("TEST_SEED=" << value << " repeats this run");
     return value;
   }();
@@ -130,7 +130,8 @@ inline void check_parity(const std::string& what, DType storage, const Results& 
   const Results results = same_in_every_order(device);
   REQUIRE(results.size() == cpu.size());
   for (size_t i = 0; i < cpu.size(); ++i) {
-    check_close(results[i], cpu[i], storage == DType::bf16 ? 1e-2 : 1e-5, what + ", result " + std::to_string(i));
+    // sums of products of values of the order of one: a single element may cancel to nearly nothing
+    check_close(results[i], cpu[i], storage == DType::bf16 ? 1e-2 : 1e-5, what + ", result " + std::to_string(i), 1e-2);
   }
 }
 

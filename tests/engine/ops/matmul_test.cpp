@@ -163,3 +163,15 @@ TEST_CASE("matmul: the exact weight gradient does not depend on passes, threads 
     });
   }
 }
+
+TEST_CASE("matmul: without a sum the weight gradient of several granules is one chain") {
+  const int64_t T = 9, N = 5, D = 7;
+  const auto x = test::values(1, T * D), dy = test::values(2, T * N);
+  test::ChainGradient whole({N, D}), parts({N, D});
+  const test::Granules one({T}), two({4, 5});
+  ops::matmul_backward_weight(
+      {.dweight_ND = whole.gradient(), .x_TD = tensor(x, {T, D}), .dy_TN = tensor(dy, {T, N}), .granules = one.rows});
+  ops::matmul_backward_weight(
+      {.dweight_ND = parts.gradient(), .x_TD = tensor(x, {T, D}), .dy_TN = tensor(dy, {T, N}), .granules = two.rows});
+  test::check_same_bits(parts.data, whole.data, "dweight");
+}
