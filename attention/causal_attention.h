@@ -38,7 +38,7 @@ struct CausalAttentionBackward {
 };
 void causal_attention_backward(const CausalAttentionBackward& a);
 
-CPU_KERNEL(void causal_attention_forward(const CausalAttentionForward&);
-           void causal_attention_backward(const CausalAttentionBackward&))
+KERNEL(void causal_attention_forward(const CausalAttentionForward&);
+       void causal_attention_backward(const CausalAttentionBackward&))
 
 }  // namespace attention

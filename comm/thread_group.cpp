@@ -220,7 +220,8 @@ class ThreadGroup final : public Group {
   template <class Pull, class After = Nothing>
   Work start(const void* in, const int64_t* counts, Pull pull, After after = {}) {
     using State = Pending<Pull, After>;
-    static_assert(sizeof(State) <= sizeof(WorkRoom) && std::is_trivially_destructible_v<Pull>);
+    static_assert(sizeof(State) <= sizeof(WorkRoom) && std::is_trivially_destructible_v<Pull> &&
+                  std::is_trivially_destructible_v<After>);
     const uint64_t number = ++number_;
     if (number > kSlots) {  // the slot's earlier collective must be over everywhere
       for (int r = 0; r < size(); ++r) {

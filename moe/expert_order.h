@@ -21,6 +21,6 @@ struct ExpertOrder {
 };
 void expert_order(const ExpertOrder& a);
 
-CPU_KERNEL(void expert_order(const ExpertOrder&))
+KERNEL(void expert_order(const ExpertOrder&))
 
 }  // namespace moe

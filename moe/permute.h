@@ -38,7 +38,7 @@ struct UnpermuteWeightsBackward {
 };
 void unpermute_weights_backward(const UnpermuteWeightsBackward& a);
 
-CPU_KERNEL(void permute(const Permute&); void unpermute(const Unpermute&);
-           void unpermute_weights_backward(const UnpermuteWeightsBackward&))
+KERNEL(void permute(const Permute&); void unpermute(const Unpermute&);
+       void unpermute_weights_backward(const UnpermuteWeightsBackward&))
 
 }  // namespace moe

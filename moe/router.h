@@ -59,6 +59,6 @@ struct RouterBackward {
 };
 void router_backward(const RouterBackward& a);
 
-CPU_KERNEL(void router_forward(const RouterForward&); void router_backward(const RouterBackward&))
+KERNEL(void router_forward(const RouterForward&); void router_backward(const RouterBackward&))
 
 }  // namespace moe

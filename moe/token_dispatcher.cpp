@@ -56,7 +56,8 @@ void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
 }
 
 int64_t TokenDispatcher::growths() const {
-  return send_buffer_.growths() + recv_buffer_.growths() + return_buffer_.growths() + home_buffer_.growths();
+  return send_buffer_.growths() + recv_buffer_.growths() + return_buffer_.growths() + home_buffer_.growths() +
+         weights_send_.growths() + weights_recv_.growths();
 }
 
 // Lists what goes to each rank: tokens in order, with the local experts of their slots.

@@ -49,7 +49,8 @@ class TokenDispatcher {
 
   int64_t growths() const;
   int64_t bytes() const {
-    return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes();
+    return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes() +
+           weights_send_.bytes() + weights_recv_.bytes();
   }
 
  private:

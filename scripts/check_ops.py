@@ -3,7 +3,7 @@
 
 usage: check_ops.py [ROOT]
 
-An op is a header with a CPU_KERNEL: x.h, x.cpp (checks and dispatch), x_cpu.cpp, x_cuda.cu, and x_test.cpp under tests.
+An op is a header with a KERNEL: x.h, x.cpp (checks and dispatch), x_cpu.cpp, x_cuda.cu, and x_test.cpp under tests.
 """
 
 import os
@@ -46,7 +46,7 @@ def check_tree(root, no_cuda, no_backward):
     ops, problems = [], []
     for header in sorted(path for path in files if path.startswith(FOLDERS) and path.endswith(".h")):
         text = "\n".join(read_lines(root, header))
-        if not re.search(r"^CPU_KERNEL\(", text, re.MULTILINE):
+        if not re.search(r"^KERNEL\(", text, re.MULTILINE):
             continue
         ops.append(header.removesuffix(".h"))
         problems += check_op(ops[-1], files, text, no_cuda, no_backward)

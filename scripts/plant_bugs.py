@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants the bugs of tests/mutations/mutations.txt one at a time in a copy of the repository; each must fail its test.
+"""Plants the bugs of tests/planted_bugs.txt one at a time in a copy of the repository; each must fail its test.
 
 usage: plant_bugs.py [--sample N] [--only TEXT] [--results FILE]
 
@@ -7,7 +7,8 @@ usage: plant_bugs.py [--sample N] [--only TEXT] [--results FILE]
 --only TEXT  bugs whose file or test contains TEXT
 --results    also writes the table to FILE, with date and commit
 
-Exit 0 if every bug was found, 1 otherwise. A bug that no longer fits the source is an error, too.
+Exit 0 if every bug was found, 1 otherwise. A bug that no longer fits the source is an error, too, and so is a test that
+fails without any bug.
 """
 
 import argparse
@@ -23,7 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def read_bugs():
     bugs = []
-    with open(os.path.join(ROOT, "tests/mutations/mutations.txt"), encoding="utf-8") as file:
+    with open(os.path.join(ROOT, "tests/planted_bugs.txt"), encoding="utf-8") as file:
         blocks = file.read().split("\n\n")
     for block in blocks:
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
@@ -39,8 +40,19 @@ def run(command, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "DATA": cwd}, timeout=1800)
 
 
-def verdict_of(bug, copy):
-    """Plants the bug, builds its test and runs it: found, SURVIVED, or what went wrong."""
+def passes(test, copy):
+    """Builds a test and runs it; None if it does not compile."""
+    target = f"tests/{test}"
+    if run(["ninja", "-C", "build-bugs", target], copy).returncode != 0:
+        return None
+    return run([os.path.join("build-bugs", target)], copy).returncode == 0
+
+
+def verdict_of(bug, copy, sound):
+    """Plants the bug, builds its test and runs it: found, SURVIVED, or what went wrong. `sound`: tests seen to pass."""
+    if bug["test"] not in sound and not passes(bug["test"], copy):
+        return "FAILS WITHOUT IT"
+    sound.add(bug["test"])
     path = os.path.join(copy, bug["path"])
     with open(path, encoding="utf-8") as file:
         text = file.read()
@@ -49,14 +61,10 @@ def verdict_of(bug, copy):
     with open(path, "w", encoding="utf-8") as file:
         file.write(text.replace(bug["before"], bug["after"]))
     try:
-        target = f"tests/{bug['test']}"
-        if run(["ninja", "-C", "build-bugs", target], copy).returncode != 0:
-            return "DOES NOT COMPILE"
-        try:
-            result = run([os.path.join("build-bugs", target)], copy)
-        except subprocess.TimeoutExpired:
-            return "found (the test hung)"
-        return "found" if result.returncode != 0 else "SURVIVED"
+        verdict = passes(bug["test"], copy)
+        return "DOES NOT COMPILE" if verdict is None else "SURVIVED" if verdict else "found"
+    except subprocess.TimeoutExpired:
+        return "found (the test hung)"
     finally:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
@@ -71,7 +79,7 @@ def main():
     bugs = [bug for bug in read_bugs() if options.only in bug["path"] or options.only in bug["test"]]
     if options.sample and len(bugs) > options.sample:
         bugs = bugs[:: len(bugs) // options.sample]
-    rows = []
+    rows, sound = [], set()
     with tempfile.TemporaryDirectory() as temporary:
         copy = os.path.join(temporary, "switchyard")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("build*", ".git", "runs"))
@@ -79,7 +87,7 @@ def main():
         if setup.returncode != 0:
             sys.exit(setup.stdout)
         for bug in bugs:
-            verdict = verdict_of(bug, copy)
+            verdict = verdict_of(bug, copy, sound)
             rows.append((bug["path"], bug["what"], bug["test"], verdict))
             print(f"{verdict:12} {bug['path']}: {bug['what']} ({bug['test']})", flush=True)
     found = sum(row[3].startswith("found") for row in rows)

@@ -25,18 +25,18 @@ void set_cpu_target(CpuTarget target);
 // Declares the same function for every instruction set and for GPUs. CPU kernel files define it in namespace
 // SIMD_TARGET, GPU kernel files in namespace cuda.
 #if defined(__x86_64__)
-#define CPU_KERNEL(...) \
-  namespace portable {  \
-  __VA_ARGS__;          \
-  }                     \
-  namespace avx2 {      \
-  __VA_ARGS__;          \
-  }                     \
-  namespace avx512 {    \
-  __VA_ARGS__;          \
-  }                     \
-  namespace cuda {      \
-  __VA_ARGS__;          \
+#define KERNEL(...)    \
+  namespace portable { \
+  __VA_ARGS__;         \
+  }                    \
+  namespace avx2 {     \
+  __VA_ARGS__;         \
+  }                    \
+  namespace avx512 {   \
+  __VA_ARGS__;         \
+  }                    \
+  namespace cuda {     \
+  __VA_ARGS__;         \
   }
 #define DISPATCH_CPU(function, ...)           \
   switch (::engine::cpu_target()) {           \
@@ -49,12 +49,12 @@ void set_cpu_target(CpuTarget target);
   }                                           \
   __builtin_unreachable()
 #else
-#define CPU_KERNEL(...) \
-  namespace portable {  \
-  __VA_ARGS__;          \
-  }                     \
-  namespace cuda {      \
-  __VA_ARGS__;          \
+#define KERNEL(...)    \
+  namespace portable { \
+  __VA_ARGS__;         \
+  }                    \
+  namespace cuda {     \
+  __VA_ARGS__;         \
   }
 #define DISPATCH_CPU(function, ...) return portable::function(__VA_ARGS__)
 #endif

@@ -125,7 +125,7 @@ int current_threads() {
 
 namespace {
 
-// Pages of one thread, with a page behind them that may not be touched. Not from the heap: a worker that joins late
+// Pages with a page behind them that may not be touched. Not from the heap: a worker that joins late
 // takes its scratch in whatever step that is.
 struct Scratch {
   static constexpr int64_t kPage = 4096;
@@ -142,7 +142,7 @@ struct Scratch {
                   -1, 0);
     if (memory != MAP_FAILED && mprotect(static_cast<char*>(memory) + capacity, kPage, PROT_NONE) == 0) return;
     capacity = 0;
-    throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes for one thread"));
+    throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes of scratch"));
   }
   ~Scratch() { release(); }
 };

@@ -35,9 +35,8 @@ std::vector<std::string> objections_to(const ModelConfig& m) {
   return list;
 }
 
-// id of the token that ends a document.
-int64_t end_token(const std::string& tokenizer_kind) {
-  return tokenizer_kind == "bytes" ? 256 : -1;
+Json id_or_null(std::optional<int64_t> token) {
+  return token ? Json(*token) : Json();
 }
 
 std::vector<int64_t> dense_layers(const ModelConfig& m) {
@@ -87,7 +86,7 @@ Family family_of(const ModelConfig& model) {
   return family;
 }
 
-std::string config_json(const Family& family, const ModelConfig& m, const std::string& tokenizer_kind) {
+std::string config_json(const Family& family, const ModelConfig& m, std::optional<int64_t> end_token) {
   const bool widths_differ = family.model_type == "qwen3_moe" || m.num_moe_layers() == 0;
   Json json;
   json["architectures"] = {family.architecture};
@@ -110,15 +109,15 @@ std::string config_json(const Family& family, const ModelConfig& m, const std::s
   json["attention_dropout"] = 0.0;
   if (m.num_moe_layers() > 0) add_experts(family, m, json);
   json["bos_token_id"] = nullptr;
-  json["eos_token_id"] = end_token(tokenizer_kind);
+  json["eos_token_id"] = id_or_null(end_token);
   json["pad_token_id"] = nullptr;
   json["torch_dtype"] = "float32";
   json["dtype"] = "float32";
   return json.dump(2) + "\n";
 }
 
-std::string generation_config_json(const std::string& tokenizer_kind) {
-  return Json{{"do_sample", true}, {"eos_token_id", end_token(tokenizer_kind)}}.dump(2) + "\n";
+std::string generation_config_json(std::optional<int64_t> end_token) {
+  return Json{{"do_sample", true}, {"eos_token_id", id_or_null(end_token)}}.dump(2) + "\n";
 }
 
 std::string file_name(const Family& family, const std::string& name) {

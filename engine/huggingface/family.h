@@ -10,6 +10,8 @@
 // Names and keys: the modeling_*.py and configuration_*.py of transformers 4 and 5.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +29,10 @@ struct Family {
 // The family that computes exactly what the model computes.
 Family family_of(const ModelConfig& model);
 
-// The files of that family that describe the model; only to be called if there is one.
-std::string config_json(const Family& family, const ModelConfig& model, const std::string& tokenizer_kind);
-std::string generation_config_json(const std::string& tokenizer_kind);
+// The files of that family that describe the model; only to be called if there is one. `end_token` ends a document, if
+// the vocabulary has such a token.
+std::string config_json(const Family& family, const ModelConfig& model, std::optional<int64_t> end_token);
+std::string generation_config_json(std::optional<int64_t> end_token);
 
 // The name of a weight in the family's files: ours (those of qwen3_moe), except where Mixtral has its own.
 std::string file_name(const Family& family, const std::string& name);

@@ -118,9 +118,7 @@ void Model::backward(const nn::Pass& pass, ConstTensor tokens_T) {
   ops::embedding_backward({.dweight_VD = config_.tie_word_embeddings ? embedding_->tied : embedding_->gradient,
                            .dy_TD = dresidual_TD,
                            .tokens_T = tokens_T,
-                           .granules = pass.granules,
-                           .continues = granule_begun_});
-  granule_begun_ = !pass.granules.ends;
+                           .granules = pass.granules});
 }
 
 void Model::logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV) {

@@ -53,7 +53,6 @@ class Model {
   std::vector<attention::AttentionLayer*> attention_layers_;
   std::vector<moe::MoeLayer*> moe_layers_;
   std::unique_ptr<moe::MoeShared> moe_shared_;
-  bool granule_begun_ = false;  // the granule under way began in an earlier pass
 
   ArenaPlan plan_;
   Arena arena_;

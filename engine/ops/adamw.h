@@ -26,6 +26,6 @@ struct BiasCorrections {
 };
 BiasCorrections adamw_bias_corrections(double beta1, double beta2, int64_t step);
 
-CPU_KERNEL(void adamw(const AdamW&))
+KERNEL(void adamw(const AdamW&))
 
 }  // namespace engine::ops

@@ -17,6 +17,6 @@ struct CrossEntropy {
 };
 void cross_entropy(const CrossEntropy& a);
 
-CPU_KERNEL(void cross_entropy(const CrossEntropy&))
+KERNEL(void cross_entropy(const CrossEntropy&))
 
 }  // namespace engine::ops

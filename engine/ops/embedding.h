@@ -15,16 +15,14 @@ struct EmbeddingForward {
 void embedding_forward(const EmbeddingForward& a);
 
 // dweight[v] += sum over t with tokens[t] = v of dy[t], a chain over the tokens of each granule.
-// `continues`: the first granule of this pass began in an earlier one, so that rows without a token in this pass
-// may have a chain to end.
+// Where the first granule is not known to begin with this pass, rows without a token in it may have a chain to end.
 struct EmbeddingBackward {
   WeightGradient dweight_VD;
   ConstTensor dy_TD, tokens_T;
   GranuleRows granules;
-  bool continues = false;
 };
 void embedding_backward(const EmbeddingBackward& a);
 
-CPU_KERNEL(void embedding_forward(const EmbeddingForward&); void embedding_backward(const EmbeddingBackward&))
+KERNEL(void embedding_forward(const EmbeddingForward&); void embedding_backward(const EmbeddingBackward&))
 
 }  // namespace engine::ops

@@ -33,7 +33,7 @@ void add_columns(const EmbeddingBackward& a, int64_t begin, int64_t n) {
       for (int64_t d = 0; d < n; ++d) row[d] = row[d] + dy[d];
     }
     if (g + 1 == a.granules.count && !a.granules.ends) break;
-    if (g == 0 && a.continues) {
+    if (g == 0 && !a.granules.begins) {
       for (int64_t v = 0; v < a.dweight_VD.chain.rows(); ++v) {
         simd::end_granule(a.dweight_VD, v * step + begin, n, largest);
       }

@@ -11,6 +11,6 @@ double measure_fma_peak_gflops();
 
 // Runs `rounds` rounds on one thread and returns their operations; `sink` receives a value so that nothing is
 // optimised away.
-CPU_KERNEL(double fma_rounds(int64_t rounds, float* sink))
+KERNEL(double fma_rounds(int64_t rounds, float* sink))
 
 }  // namespace engine::ops

@@ -13,6 +13,6 @@ struct GradientFinish {
 };
 void gradient_finish(const GradientFinish& a);
 
-CPU_KERNEL(void gradient_finish(const GradientFinish&))
+KERNEL(void gradient_finish(const GradientFinish&))
 
 }  // namespace engine::ops

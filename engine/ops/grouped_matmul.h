@@ -46,8 +46,8 @@ struct GroupedMatmulBackwardWeight {
 };
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a);
 
-CPU_KERNEL(void grouped_matmul_forward(const GroupedMatmulForward&);
-           void grouped_matmul_backward_input(const GroupedMatmulBackwardInput&);
-           void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight&))
+KERNEL(void grouped_matmul_forward(const GroupedMatmulForward&);
+       void grouped_matmul_backward_input(const GroupedMatmulBackwardInput&);
+       void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight&))
 
 }  // namespace engine::ops

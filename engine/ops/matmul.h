@@ -53,8 +53,8 @@ struct BiasBackward {
 };
 void bias_backward(const BiasBackward& a);
 
-CPU_KERNEL(int64_t packed_weight_elements(int64_t N, int64_t D); void pack_weight(const PackWeight&);
-           void matmul_forward(const MatmulForward&); void matmul_backward_input(const MatmulBackwardInput&);
-           void matmul_backward_weight(const MatmulBackwardWeight&); void bias_backward(const BiasBackward&))
+KERNEL(int64_t packed_weight_elements(int64_t N, int64_t D); void pack_weight(const PackWeight&);
+       void matmul_forward(const MatmulForward&); void matmul_backward_input(const MatmulBackwardInput&);
+       void matmul_backward_weight(const MatmulBackwardWeight&); void bias_backward(const BiasBackward&))
 
 }  // namespace engine::ops

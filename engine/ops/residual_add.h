@@ -13,6 +13,6 @@ struct ResidualAdd {
 };
 void residual_add(const ResidualAdd& a);
 
-CPU_KERNEL(void residual_add(const ResidualAdd&))
+KERNEL(void residual_add(const ResidualAdd&))
 
 }  // namespace engine::ops

@@ -28,6 +28,6 @@ struct RmsNormBackward {
 };
 void rms_norm_backward(const RmsNormBackward& a);
 
-CPU_KERNEL(void rms_norm_forward(const RmsNormForward&); void rms_norm_backward(const RmsNormBackward&))
+KERNEL(void rms_norm_forward(const RmsNormForward&); void rms_norm_backward(const RmsNormBackward&))
 
 }  // namespace engine::ops

@@ -23,6 +23,6 @@ struct Rope {
 };
 void rope(const Rope& a);
 
-CPU_KERNEL(void rope(const Rope&))
+KERNEL(void rope(const Rope&))
 
 }  // namespace engine::ops

@@ -20,6 +20,6 @@ struct SigmoidGateBackward {
 };
 void sigmoid_gate_backward(const SigmoidGateBackward& a);
 
-CPU_KERNEL(void sigmoid_gate_forward(const SigmoidGateForward&); void sigmoid_gate_backward(const SigmoidGateBackward&))
+KERNEL(void sigmoid_gate_forward(const SigmoidGateForward&); void sigmoid_gate_backward(const SigmoidGateBackward&))
 
 }  // namespace engine::ops

@@ -15,6 +15,6 @@ struct SquaredNorm {
 };
 void squared_norm(const SquaredNorm& a);
 
-CPU_KERNEL(void squared_norm(const SquaredNorm&))
+KERNEL(void squared_norm(const SquaredNorm&))
 
 }  // namespace engine::ops

@@ -22,6 +22,6 @@ struct SwigluBackward {
 };
 void swiglu_backward(const SwigluBackward& a);
 
-CPU_KERNEL(void swiglu_forward(const SwigluForward&); void swiglu_backward(const SwigluBackward&))
+KERNEL(void swiglu_forward(const SwigluForward&); void swiglu_backward(const SwigluBackward&))
 
 }  // namespace engine::ops

@@ -1,12 +1,14 @@
 #include "engine/train/trainer_checkpoint.h"
 
 #include <filesystem>
+#include <optional>
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/config/canonical.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
+#include "engine/data/tokenizer.h"
 #include "engine/huggingface/family.h"
 #include "engine/train/loaded_model.h"
 
@@ -67,8 +69,10 @@ void describe_for_transformers(const Config& config, checkpoint::SaveRequest& re
   const huggingface::Family family = huggingface::family_of(config.model);
   if (!family) return;
   request.tensor_name = [family](const std::string& name) { return huggingface::file_name(family, name); };
-  request.extra_files["config.json"] = huggingface::config_json(family, config.model, config.tokenizer.kind);
-  request.extra_files["generation_config.json"] = huggingface::generation_config_json(config.tokenizer.kind);
+  std::optional<int64_t> end_token;
+  if (config.model.vocabulary() > data::kEndOfDocument) end_token = data::kEndOfDocument;
+  request.extra_files["config.json"] = huggingface::config_json(family, config.model, end_token);
+  request.extra_files["generation_config.json"] = huggingface::generation_config_json(end_token);
 }
 
 std::string line_at(const std::string& text, size_t at) {

@@ -17,7 +17,7 @@ import check_ops  # noqa: E402
 import check_style  # noqa: E402
 import summarize_tests  # noqa: E402
 
-OP = "CPU_KERNEL(void norm_forward(const A&); void norm_backward(const A&))\n"
+OP = "KERNEL(void norm_forward(const A&); void norm_backward(const A&))\n"
 OP_CALLS = "void norm_forward(const A& a);\nvoid norm_backward(const A& a);\n"
 
 
@@ -149,12 +149,12 @@ class OpsTest(TreeTest):
         self.one("engine/ops/gone, which is no op", no_cuda=("engine/ops/norm", "engine/ops/gone"))
 
     def test_a_forward_has_a_backward_or_an_entry(self):
-        self.write("engine/ops/norm.h", "void norm_forward(const A& a);\nCPU_KERNEL(void norm_forward(const A&))\n")
+        self.write("engine/ops/norm.h", "void norm_forward(const A& a);\nKERNEL(void norm_forward(const A&))\n")
         self.one("norm_forward has no norm_backward")
         self.assertEqual(self.problems(no_backward=("norm_forward",)), [])
 
     def test_a_backward_in_parts_is_a_backward(self):
-        self.write("engine/ops/norm.h", "CPU_KERNEL(void norm_forward(const A&); void norm_backward_input(const A&))\n")
+        self.write("engine/ops/norm.h", "KERNEL(void norm_forward(const A&); void norm_backward_input(const A&))\n")
         self.assertEqual(self.problems(), [])
 
 

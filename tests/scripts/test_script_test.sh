@@ -18,6 +18,7 @@ printf '/build*/\n' >"$directory/repository/.gitignore"
 stand_in() { printf '#!/bin/bash\n%s\n' "$2" >"$directory/bin/$1" && chmod +x "$directory/bin/$1"; }
 stand_in dpkg-query 'echo installed'
 stand_in apt-get 'exit 1'
+stand_in nvcc 'exit 1'
 stand_in ninja 'echo "ninja $*"; [[ "$*" != *"$BROKEN"* ]] || { echo "error: wanted"; exit 1; }'
 # A test passes and one is skipped in every build; OUTCOME is the third's result.
 stand_in meson 'case $1 in
@@ -54,8 +55,8 @@ expect "passed, failed and skipped end the output" '[[ $code == 0 && $last == "2
 expect "the reason of a skip is printed" '[[ $output == *"test: b skipped: no-reason-but-this"* ]]'
 
 run_tests --ci
-# three builds with two passes each and a clean tree; a skip in each and the two CUDA builds
-expect "results of all builds are added up" '[[ $code == 0 && $last == "8 passed, 0 failed, 5 skipped" ]]'
+# five builds with two passes and a skip each, the compiled CUDA kernels, the planted bugs and a clean tree
+expect "results of all builds are added up" '[[ $code == 0 && $last == "13 passed, 0 failed, 5 skipped" ]]'
 expect "the main build makes warnings errors" '[[ $output == *"options setup build-ci"*"-Dwerror=true"* ]]'
 expect "steps are timed" '[[ $output =~ [0-9]+\ s\ \ thread\ sanitizer\ +ok ]]'
 
@@ -67,7 +68,7 @@ expect "a test that fails is shown and fails the script" \
 settings=(BROKEN=build-asan)
 run_tests --ci
 expect "a build that fails counts, and the steps after it run" \
-  '[[ $code == 1 && $last == "6 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
+  '[[ $code == 1 && $last == "11 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
 
 settings=(LITTER=1)
 run_tests --ci
@@ -77,8 +78,7 @@ settings=()
 run_tests --slow
 expect "an unknown option is refused" '[[ $code == 2 && $last == usage* ]]'
 
-touch "$directory/repository/moe/router_cuda.cu"
 run_tests --ci
-expect "CUDA sources are not passed over in silence" '[[ $output != *"no CUDA sources yet"* ]]'
+expect "CUDA kernels are compiled" '[[ $output == *"options setup build-cuda -Dcuda=enabled"* ]]'
 expect "they run on an emulated device" \
   '[[ $output == *"options setup build-emulated -Dcuda=emulated"*"ninja -C build-emulated cuda_tests"*"emulated: b skipped"* ]]'

@@ -7,6 +7,7 @@
 #include "engine/data/source_files.h"
 #include "engine/data/split.h"
 #include "tests/support/compare.h"
+#include "tests/support/source.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
@@ -22,12 +23,7 @@ std::string prose(int seed, int words) {
   return text;
 }
 
-SourceConfig source(const std::string& name, std::vector<std::string> files) {
-  SourceConfig config;
-  config.name = name;
-  config.files = std::move(files);
-  return config;
-}
+using test::source;
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include "engine/data/text_checks.h"
 #include "engine/data/tokenizer.h"
 #include "tests/support/compare.h"
+#include "tests/support/source.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
@@ -43,12 +44,7 @@ std::string base64_noise(uint64_t seed, int bytes) {
   return text;
 }
 
-SourceConfig source(const std::string& name, std::vector<std::string> files) {
-  SourceConfig config;
-  config.name = name;
-  config.files = std::move(files);
-  return config;
-}
+using test::source;
 
 bool found(const std::vector<Suspect>& suspects, const std::string& kind, const std::string& document) {
   for (const Suspect& suspect : suspects) {

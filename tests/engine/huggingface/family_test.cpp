@@ -17,7 +17,7 @@ ModelConfig mixture(const std::string& qk_norm) {
 }
 
 nlohmann::json config_of(const ModelConfig& m) {
-  return nlohmann::json::parse(huggingface::config_json(family_of(m), m, "bytes"));
+  return nlohmann::json::parse(huggingface::config_json(family_of(m), m, 256));
 }
 
 }  // namespace
@@ -74,6 +74,13 @@ TEST_CASE("family: config.json of Mixtral has Mixtral's keys") {
   CHECK(json["rope_parameters"]["rope_theta"] == 1e6);
   CHECK(json["eos_token_id"] == 256);
   CHECK_FALSE(json.contains("num_experts"));
+}
+
+TEST_CASE("family: a vocabulary without a token for the end of a document has none in its files") {
+  const ModelConfig m = mixture("none");
+  CHECK(nlohmann::json::parse(huggingface::config_json(family_of(m), m, {}))["eos_token_id"].is_null());
+  CHECK(nlohmann::json::parse(huggingface::generation_config_json({}))["eos_token_id"].is_null());
+  CHECK(nlohmann::json::parse(huggingface::generation_config_json(256))["eos_token_id"] == 256);
 }
 
 TEST_CASE("family: config.json of Qwen3-MoE lists the dense layers however they were chosen") {

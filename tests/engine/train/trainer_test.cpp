@@ -37,7 +37,7 @@ TEST_CASE("trainer: the loss of a pattern falls") {
 TEST_CASE("trainer: many steps give the same bits twice, on 1 to 4 threads, and on every instruction set") {
   const Config config = tiny_config();
   const TinyResult expected = train_tiny(config, kManySteps);
-  CHECK(expected.losses.back() < expected.losses.front());
+  CHECK(expected.losses.back() < (kManySteps < 50 ? 1.0 : 0.7) * expected.losses.front());
   check_same_run(train_tiny(config, kManySteps), expected);
   for (int threads : {2, 3, 4}) {
     INFO(threads, " threads");
