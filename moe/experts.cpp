@@ -27,9 +27,8 @@ void Experts::add(Projection& projection, const std::string& name, int64_t rows,
                   int64_t layer) {
   projection.parameters_e.push_back(
       &store_.add({.name = name, .dims = {rows, columns}, .deviation = deviation, .is_expert = true, .layer = layer}));
-  projection.packed_copies_e.emplace_back();
-  projection.packed_e.emplace_back();
-  projection.weights_e.emplace_back();
+  projection.forward.copies_e.emplace_back(ops::PackFor::forward);
+  projection.input_gradient.copies_e.emplace_back(ops::PackFor::input_gradient);
   projection.gradients_e.emplace_back();
 }
 
@@ -48,35 +47,37 @@ Tensor Experts::input(int64_t num_rows) {
   return input_view_ = input_.view(DType::f32, num_rows, hidden_size_);
 }
 
-void Experts::refresh(Projection& projection) {
-  for (size_t e = 0; e < projection.parameters_e.size(); ++e) {
-    const engine::nn::Parameter& parameter = *projection.parameters_e[e];
-    projection.packed_e[e] = projection.packed_copies_e[e].get(store_, parameter);
-    projection.weights_e[e] = parameter.weight;
-    projection.gradients_e[e] = parameter.gradient;
+const ConstTensor* Experts::refresh(const Projection& projection, Packed& packed) const {
+  packed.views_e.resize(packed.copies_e.size());
+  for (size_t e = 0; e < packed.copies_e.size(); ++e) {
+    packed.views_e[e] = packed.copies_e[e].get(store_, *projection.parameters_e[e]);
   }
+  return packed.views_e.data();
 }
 
-void Experts::product(const Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const {
+void Experts::product(Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const {
   ops::grouped_matmul_forward({.y_RN = y,
                                .x_RD = x,
-                               .packed_weights_e = projection.packed_e.data(),
+                               .packed_weights_e = refresh(projection, projection.forward),
                                .offsets_e = rows.offsets(),
-                               .num_experts = static_cast<int64_t>(projection.packed_e.size())});
+                               .num_experts = static_cast<int64_t>(projection.parameters_e.size())});
 }
 
-void Experts::input_gradient(const Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
+void Experts::input_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
                              bool accumulate) const {
   ops::grouped_matmul_backward_input({.dx_RD = dx,
                                       .dy_RN = dy,
-                                      .weights_eND = projection.weights_e.data(),
+                                      .packed_weights_e = refresh(projection, projection.input_gradient),
                                       .offsets_e = rows.offsets(),
-                                      .num_experts = static_cast<int64_t>(projection.weights_e.size()),
+                                      .num_experts = static_cast<int64_t>(projection.parameters_e.size()),
                                       .accumulate = accumulate});
 }
 
 void Experts::weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
                               const engine::nn::Pass& pass) const {
+  for (size_t e = 0; e < projection.gradients_e.size(); ++e) {
+    projection.gradients_e[e] = projection.parameters_e[e]->gradient;
+  }
   ops::grouped_matmul_backward_weight({.dweights_eND = projection.gradients_e.data(),
                                        .x_RD = x,
                                        .dy_RN = dy,
@@ -89,7 +90,6 @@ void Experts::weight_gradient(Projection& projection, const TokenDispatcher& row
 
 ConstTensor Experts::forward(const TokenDispatcher& rows) {
   const int64_t R = rows.num_rows();
-  for (Projection* projection : {&gate_proj_, &up_proj_, &down_proj_}) refresh(*projection);
   Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
   Tensor activation_RF = activation_.view(DType::f32, R, width_);
   output_view_ = output_.view(DType::f32, R, hidden_size_);

@@ -40,17 +40,21 @@ class Experts {
   int64_t growths() const { return input_.growths() + gate_.growths(); }
 
  private:
+  // The weights of one projection, laid out for one product.
+  struct Packed {
+    std::vector<engine::nn::PackedWeight> copies_e;
+    std::vector<ConstTensor> views_e;
+  };
   struct Projection {
     std::vector<engine::nn::Parameter*> parameters_e;
-    std::vector<engine::nn::PackedWeight> packed_copies_e;
-    std::vector<ConstTensor> packed_e, weights_e;
+    Packed forward, input_gradient;
     std::vector<engine::WeightGradient> gradients_e;
   };
   void add(Projection& projection, const std::string& name, int64_t rows, int64_t columns, double deviation,
            int64_t layer);
-  void refresh(Projection& projection);
-  void product(const Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const;
-  void input_gradient(const Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
+  const ConstTensor* refresh(const Projection& projection, Packed& packed) const;
+  void product(Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const;
+  void input_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
                       bool accumulate) const;
   void weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
                        const engine::nn::Pass& pass) const;

@@ -17,7 +17,7 @@ class Linear {
   // y[t,n] = bias[n] + sum_d x[t,d] * weight[n,d]
   void forward(ConstTensor x_TD, Tensor y_TN);
   // dx[t,d] = sum_n dy[t,n] * weight[n,d]; `accumulate` adds to dx instead.
-  void backward_input(ConstTensor dy_TN, Tensor dx_TD, bool accumulate) const;
+  void backward_input(ConstTensor dy_TN, Tensor dx_TD, bool accumulate);
   // The gradients of weight and bias add.
   void backward_weight(ConstTensor x_TD, ConstTensor dy_TN, const GranuleRows& granules) const;
 
@@ -27,7 +27,7 @@ class Linear {
   ParameterStore& store_;
   Parameter* weight_;
   Parameter* bias_ = nullptr;
-  PackedWeight packed_;
+  PackedWeight packed_{ops::PackFor::forward}, packed_for_gradient_{ops::PackFor::input_gradient};
 };
 
 }  // namespace engine::nn

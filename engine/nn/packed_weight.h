@@ -9,19 +9,22 @@ namespace engine::nn {
 
 class PackedWeight {
  public:
+  explicit PackedWeight(ops::PackFor product) : product_(product) {}
+
   // The packed copy of the weight as it is now.
   ConstTensor get(const ParameterStore& store, const Parameter& parameter) {
     if (version_ == store.version() && target_ == cpu_target()) return view_;
-    const int64_t elements = ops::packed_weight_elements(parameter.weight.rows(), parameter.weight.columns());
+    const int64_t elements = ops::packed_weight_elements(parameter.weight.rows(), parameter.weight.columns(), product_);
     if (memory_.bytes() != elements * 4) memory_ = Buffer(elements * 4);
     view_ = Tensor(memory_.data(), DType::f32, {elements});
-    ops::pack_weight({.packed = view_, .weight_ND = parameter.weight});
+    ops::pack_weight({.packed = view_, .weight_ND = parameter.weight, .product = product_});
     version_ = store.version();
     target_ = cpu_target();
     return view_;
   }
 
  private:
+  ops::PackFor product_;
   Buffer memory_;
   Tensor view_;
   uint64_t version_ = 0;

@@ -6,6 +6,9 @@
 // rows), B from panels of kPanel columns: B[k, p * kPanel + j] = panel p [k * kPanel + j], zero beyond the last
 // column. A tile of C stays in registers while k runs over a block; between blocks it goes through memory, which
 // changes no bit. Tile sizes differ between instruction sets, results do not.
+//
+// The processor computes faster than the third cache answers, so while a panel is multiplied the next one is fetched
+// into the second cache, a line every few k, and so is the tile of C that comes next.
 #pragma once
 
 #include "engine/core/simd.h"
@@ -40,10 +43,26 @@ ALWAYS_INLINE void keep_in_register(F16& x) {
 #endif
 }
 
+// What is fetched meanwhile: a line of `next` for every `per_line` values of k.
+struct Prefetch {
+  const float* next;
+  int64_t per_line;
+};
+
+// For the first tile of `rows` rows of C: so that all of them fetch a whole panel, if there are enough.
+ALWAYS_INLINE Prefetch prefetch_panel(const float* next, int64_t rows) {
+  const int64_t tiles_per_line_of_k = rows * 64 / (kTileRows * kPanel * 4);
+  return {next, tiles_per_line_of_k >= 8 ? 8 : tiles_per_line_of_k >= 4 ? 4 : 2};
+}
+// For the tile after this one.
+ALWAYS_INLINE void advance(Prefetch& prefetch, int64_t K) {
+  prefetch.next += K / prefetch.per_line * (64 / 4);
+}
+
 // kRows x kPanel elements of C over K values of k; `columns` of them are stored.
 template <int kRows>
 ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t columns,
-                                bool from_zero) {
+                                bool from_zero, Prefetch prefetch) {
   F16 sums[kRows][kPanelVectors];
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
     _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
@@ -54,15 +73,24 @@ ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float*
   }
   const float* a_rows[kRows];
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) a_rows[i] = a.first + i * a.row_step;
-  for (int64_t k = 0; k < K; ++k) {
-    F16 b[kPanelVectors];
-    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
-      b[v] = load(panel + k * kPanel + v * kLanes);
-      keep_in_register(b[v]);
-    }
-    _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
-      const F16 element = broadcast(a_rows[i][k * a.k_step]);
-      _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = fma(element, b[v], sums[i][v]);
+  _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
+    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v)
+        __builtin_prefetch(c + (kRows + i) * c_step + v * kLanes, 1);
+  }
+  for (int64_t begin = 0; begin < K; begin += prefetch.per_line) {
+    const int64_t end = begin + prefetch.per_line < K ? begin + prefetch.per_line : K;
+    __builtin_prefetch(prefetch.next, 0, 2);
+    prefetch.next += 64 / 4;
+    for (int64_t k = begin; k < end; ++k) {
+      F16 b[kPanelVectors];
+      _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
+        b[v] = load(panel + k * kPanel + v * kLanes);
+        keep_in_register(b[v]);
+      }
+      _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
+        const F16 element = broadcast(a_rows[i][k * a.k_step]);
+        _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = fma(element, b[v], sums[i][v]);
+      }
     }
   }
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
@@ -78,16 +106,21 @@ ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float*
   }
 }
 
-// Rows [0, rows) of C and one panel.
+// Rows [0, rows) of C and one panel; `next` is the panel that comes after it, of the same size.
 inline void product_panel(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows,
-                          int64_t columns, bool from_zero) {
+                          int64_t columns, bool from_zero, const float* next) {
+  Prefetch prefetch = prefetch_panel(next, rows);
   int64_t i = 0;
   auto at = [&](int64_t row) { return MatrixA{a.first + row * a.row_step, a.row_step, a.k_step}; };
-  for (; i + kTileRows <= rows; i += kTileRows) {
-    product_tile<kTileRows>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
+  for (; i + kTileRows <= rows; i += kTileRows, advance(prefetch, K)) {
+    product_tile<kTileRows>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
   }
-  for (; i + 4 <= rows; i += 4) product_tile<4>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
-  for (; i < rows; ++i) product_tile<1>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero);
+  for (; i + 4 <= rows; i += 4, advance(prefetch, K)) {
+    product_tile<4>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+  }
+  for (; i < rows; ++i, advance(prefetch, K)) {
+    product_tile<1>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+  }
 }
 
 // Packs columns [begin, begin + columns) of rows [0, K) of a row-major matrix into one panel.

@@ -14,60 +14,49 @@ struct RowBlock {
   int64_t expert, begin, end;
 };
 
-int64_t num_row_blocks(const int64_t* offsets_e, int64_t num_experts) {
-  int64_t blocks = 0;
-  for (int64_t e = 0; e < num_experts; ++e) blocks += ceil_divide(offsets_e[e + 1] - offsets_e[e], simd::kRowsPerTask);
-  return blocks;
+int64_t num_row_blocks(const int64_t* offsets_e, int64_t e) {
+  const int64_t rows = offsets_e[e + 1] - offsets_e[e];
+  return ceil_divide(rows, simd::rows_per_task(rows));
 }
 
 RowBlock row_block(const int64_t* offsets_e, int64_t i) {
-  for (int64_t e = 0;; ++e) {
-    const int64_t blocks = ceil_divide(offsets_e[e + 1] - offsets_e[e], simd::kRowsPerTask);
-    if (i < blocks) {
-      const int64_t begin = offsets_e[e] + i * simd::kRowsPerTask;
-      return {e, begin, smaller(begin + simd::kRowsPerTask, offsets_e[e + 1])};
-    }
-    i -= blocks;
-  }
+  int64_t e = 0;
+  for (; i >= num_row_blocks(offsets_e, e); ++e) i -= num_row_blocks(offsets_e, e);
+  const int64_t rows = simd::rows_per_task(offsets_e[e + 1] - offsets_e[e]), begin = offsets_e[e] + i * rows;
+  return {e, begin, smaller(begin + rows, offsets_e[e + 1])};
 }
 
-}  // namespace
-
-void grouped_matmul_forward(const GroupedMatmulForward& a) {
-  const int64_t N = a.y_RN.columns(), column_blocks = ceil_divide(N, simd::kColumnsPerTask);
-  parallel_for(num_row_blocks(a.offsets_e, a.num_experts) * column_blocks, [&](int64_t i) {
-    const RowBlock rows = row_block(a.offsets_e, i / column_blocks);
+// y [= or +=] x * B_e in tasks of an expert's rows and columns.
+void product(Tensor y_RN, ConstTensor x_RK, const ConstTensor* packed_e, const int64_t* offsets_e, int64_t num_experts,
+             bool accumulate) {
+  const int64_t N = y_RN.columns(), column_blocks = ceil_divide(N, simd::kColumnsPerTask);
+  int64_t row_blocks = 0;
+  for (int64_t e = 0; e < num_experts; ++e) row_blocks += num_row_blocks(offsets_e, e);
+  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
+    const RowBlock rows = row_block(offsets_e, i / column_blocks);
     const int64_t column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::ForwardTask{.x = a.x_RD.f32() + rows.begin * a.x_RD.row_stride,
-                                .x_step = a.x_RD.row_stride,
-                                .D = a.x_RD.columns(),
-                                .packed = a.packed_weights_e[rows.expert].f32(),
+    simd::run(simd::ProductTask{.x = x_RK.f32() + rows.begin * x_RK.row_stride,
+                                .x_step = x_RK.row_stride,
+                                .K = x_RK.columns(),
+                                .packed = packed_e[rows.expert].f32(),
                                 .bias = nullptr,
-                                .y = a.y_RN.f32() + rows.begin * a.y_RN.row_stride,
-                                .y_step = a.y_RN.row_stride,
+                                .accumulate = accumulate,
+                                .y = y_RN.f32() + rows.begin * y_RN.row_stride,
+                                .y_step = y_RN.row_stride,
                                 .rows = rows.end - rows.begin,
                                 .column_begin = column,
                                 .column_end = smaller(column + simd::kColumnsPerTask, N)});
   });
 }
 
+}  // namespace
+
+void grouped_matmul_forward(const GroupedMatmulForward& a) {
+  product(a.y_RN, a.x_RD, a.packed_weights_e, a.offsets_e, a.num_experts, false);
+}
+
 void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
-  const int64_t D = a.dx_RD.columns(), column_blocks = ceil_divide(D, simd::kColumnsPerTask);
-  parallel_for(num_row_blocks(a.offsets_e, a.num_experts) * column_blocks, [&](int64_t i) {
-    const RowBlock rows = row_block(a.offsets_e, i / column_blocks);
-    const int64_t column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::InputGradientTask{.dy = a.dy_RN.f32() + rows.begin * a.dy_RN.row_stride,
-                                      .dy_step = a.dy_RN.row_stride,
-                                      .N = a.dy_RN.columns(),
-                                      .weight = a.weights_eND[rows.expert].f32(),
-                                      .D = D,
-                                      .dx = a.dx_RD.f32() + rows.begin * a.dx_RD.row_stride,
-                                      .dx_step = a.dx_RD.row_stride,
-                                      .rows = rows.end - rows.begin,
-                                      .column_begin = column,
-                                      .column_end = smaller(column + simd::kColumnsPerTask, D),
-                                      .accumulate = a.accumulate});
-  });
+  product(a.dx_RD, a.dy_RN, a.packed_weights_e, a.offsets_e, a.num_experts, a.accumulate);
 }
 
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {

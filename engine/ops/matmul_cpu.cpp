@@ -7,13 +7,15 @@ namespace engine::ops::SIMD_TARGET {
 using simd::kPanel;
 using simd::smaller;
 
-int64_t packed_weight_elements(int64_t N, int64_t D) {
-  return simd::ceil_divide(N, kPanel) * kPanel * D;
+int64_t packed_weight_elements(int64_t N, int64_t D, PackFor product) {
+  return product == PackFor::forward ? simd::ceil_divide(N, kPanel) * kPanel * D
+                                     : simd::ceil_divide(D, kPanel) * kPanel * N;
 }
 
 void pack_weight(const PackWeight& a) {
   const int64_t N = a.weight_ND.rows(), D = a.weight_ND.columns();
   const float* weight = a.weight_ND.f32();
+  if (a.product == PackFor::input_gradient) return simd::pack_strips<kPanel>(weight, D, N, D, a.packed.f32());
   parallel_for(simd::ceil_divide(N, kPanel), [&](int64_t p) {
     float* panel = a.packed.f32() + p * kPanel * D;
     const int64_t rows = smaller(kPanel, N - p * kPanel);
@@ -28,43 +30,37 @@ void pack_weight(const PackWeight& a) {
   });
 }
 
-void matmul_forward(const MatmulForward& a) {
-  const int64_t T = a.x_TD.rows(), N = a.y_TN.columns();
-  const int64_t row_blocks = simd::ceil_divide(T, simd::kRowsPerTask);
+namespace {
+
+// y [= or +=] x * B in tasks of rows and columns.
+void product(Tensor y_TN, ConstTensor x_TK, ConstTensor packed, ConstTensor bias_N, bool accumulate) {
+  const int64_t T = x_TK.rows(), N = y_TN.columns(), rows = simd::rows_per_task(T);
+  const int64_t row_blocks = simd::ceil_divide(T, rows);
   const int64_t column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
   parallel_for(row_blocks * column_blocks, [&](int64_t i) {
-    const int64_t row = i / column_blocks * simd::kRowsPerTask, column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::ForwardTask{.x = a.x_TD.f32() + row * a.x_TD.row_stride,
-                                .x_step = a.x_TD.row_stride,
-                                .D = a.x_TD.columns(),
-                                .packed = a.packed_weight.f32(),
-                                .bias = a.bias_N.f32(),
-                                .y = a.y_TN.f32() + row * a.y_TN.row_stride,
-                                .y_step = a.y_TN.row_stride,
-                                .rows = smaller(simd::kRowsPerTask, T - row),
+    const int64_t row = i / column_blocks * rows, column = i % column_blocks * simd::kColumnsPerTask;
+    simd::run(simd::ProductTask{.x = x_TK.f32() + row * x_TK.row_stride,
+                                .x_step = x_TK.row_stride,
+                                .K = x_TK.columns(),
+                                .packed = packed.f32(),
+                                .bias = bias_N.f32(),
+                                .accumulate = accumulate,
+                                .y = y_TN.f32() + row * y_TN.row_stride,
+                                .y_step = y_TN.row_stride,
+                                .rows = smaller(rows, T - row),
                                 .column_begin = column,
                                 .column_end = smaller(column + simd::kColumnsPerTask, N)});
   });
 }
 
+}  // namespace
+
+void matmul_forward(const MatmulForward& a) {
+  product(a.y_TN, a.x_TD, a.packed_weight, a.bias_N, false);
+}
+
 void matmul_backward_input(const MatmulBackwardInput& a) {
-  const int64_t T = a.dx_TD.rows(), D = a.dx_TD.columns();
-  const int64_t row_blocks = simd::ceil_divide(T, simd::kRowsPerTask);
-  const int64_t column_blocks = simd::ceil_divide(D, simd::kColumnsPerTask);
-  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
-    const int64_t row = i / column_blocks * simd::kRowsPerTask, column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::InputGradientTask{.dy = a.dy_TN.f32() + row * a.dy_TN.row_stride,
-                                      .dy_step = a.dy_TN.row_stride,
-                                      .N = a.dy_TN.columns(),
-                                      .weight = a.weight_ND.f32(),
-                                      .D = D,
-                                      .dx = a.dx_TD.f32() + row * a.dx_TD.row_stride,
-                                      .dx_step = a.dx_TD.row_stride,
-                                      .rows = smaller(simd::kRowsPerTask, T - row),
-                                      .column_begin = column,
-                                      .column_end = smaller(column + simd::kColumnsPerTask, D),
-                                      .accumulate = a.accumulate});
-  });
+  product(a.dx_TD, a.dy_TN, a.packed_weight, {}, a.accumulate);
 }
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {

@@ -8,9 +8,8 @@
 namespace engine::simd {
 inline namespace SIMD_TARGET {
 
-inline constexpr int64_t kRowsPerTask = 16 * kTileRows;  // of y and dx
-inline constexpr int64_t kColumnsPerTask = 8 * kPanel;   // of y and dx
-inline constexpr int64_t kGradientColumns = 512;         // of dweight, packed together
+inline constexpr int64_t kColumnsPerTask = 8 * kPanel;  // of y and dx
+inline constexpr int64_t kGradientColumns = 512;        // of dweight, packed together
 ALWAYS_INLINE int64_t ceil_divide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -18,49 +17,36 @@ ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-// y[rows, columns begin..end) = bias + x * weight^T; `packed` is the whole packed weight [N, D].
-struct ForwardTask {
+// Rows of y or dx per task: equal shares of at most 22 tiles, so that the last task is no small one.
+ALWAYS_INLINE int64_t rows_per_task(int64_t rows) {
+  const int64_t tasks = ceil_divide(rows, 22 * kTileRows);
+  return tasks == 0 ? kTileRows : ceil_divide(ceil_divide(rows, tasks), kTileRows) * kTileRows;
+}
+
+// y[rows, columns begin..end) = start + x * B, where `packed` is the whole of B [K, N] in panels of its columns and
+// start is y itself, the bias, or zero. Forward B is the transposed weight, for the input gradient the weight.
+struct ProductTask {
   const float* x;
-  int64_t x_step, D;
+  int64_t x_step, K;
   const float* packed;
   const float* bias;  // null: none
+  bool accumulate;    // not with a bias
   float* y;
   int64_t y_step, rows, column_begin, column_end;
 };
-inline void run(const ForwardTask& task) {
+inline void run(const ProductTask& task) {
   if (task.bias != nullptr) {
     for (int64_t i = 0; i < task.rows; ++i) {
       for (int64_t n = task.column_begin; n < task.column_end; ++n) task.y[i * task.y_step + n] = task.bias[n];
     }
   }
-  for (int64_t k = 0; k < task.D; k += kBlock) {
-    const int64_t K = smaller(kBlock, task.D - k);
+  const bool from_zero = task.bias == nullptr && !task.accumulate;
+  for (int64_t k = 0; k < task.K; k += kBlock) {
+    const int64_t K = smaller(kBlock, task.K - k);
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
-      product_panel({task.x + k, task.x_step, 1}, task.packed + n * task.D + k * kPanel, K, task.y + n, task.y_step,
-                    task.rows, smaller(kPanel, task.column_end - n), k == 0 && task.bias == nullptr);
-    }
-  }
-}
-
-// dx[rows, columns begin..end) = [dx +] dy * weight; weight is row-major [N, D].
-struct InputGradientTask {
-  const float* dy;
-  int64_t dy_step, N;
-  const float* weight;
-  int64_t D;
-  float* dx;
-  int64_t dx_step, rows, column_begin, column_end;
-  bool accumulate;
-};
-inline void run(const InputGradientTask& task) {
-  float* panel = static_cast<float*>(thread_scratch(kBlock * kPanel * 4));
-  for (int64_t d = task.column_begin; d < task.column_end; d += kPanel) {
-    const int64_t columns = smaller(kPanel, task.column_end - d);
-    for (int64_t k = 0; k < task.N; k += kBlock) {
-      const int64_t K = smaller(kBlock, task.N - k);
-      pack_panel(task.weight + k * task.D + d, task.D, K, columns, panel);
-      product_panel({task.dy + k, task.dy_step, 1}, panel, K, task.dx + d, task.dx_step, task.rows, columns,
-                    k == 0 && !task.accumulate);
+      const float* panel = task.packed + n * task.K + k * kPanel;
+      product_panel({task.x + k, task.x_step, 1}, panel, K, task.y + n, task.y_step, task.rows,
+                    smaller(kPanel, task.column_end - n), from_zero && k == 0, panel + kPanel * task.K);
     }
   }
 }
@@ -113,8 +99,9 @@ struct WeightGradientTask {
 
 // One panel of columns over tokens [begin, end) of one granule. The panel's values p stay in `chain`, memory of the
 // task, while the tokens go by; only a granule that continues from or into another pass goes through the weight's own.
+// `next` is what of x is wanted afterwards.
 inline void gradient_panel(const WeightGradientTask& task, int64_t column, int64_t begin, int64_t end, bool begins,
-                           bool ends, float* chain, MaxBits& largest) {
+                           bool ends, float* chain, const float* next, MaxBits& largest) {
   const WeightGradient& dweight = *task.dweight;
   const int64_t rows = task.row_end - task.row_begin, columns = smaller(kPanel, task.column_end - column);
   float* kept = dweight.chain.f32() + task.row_begin * task.D + column;
@@ -125,15 +112,13 @@ inline void gradient_panel(const WeightGradientTask& task, int64_t column, int64
   const float* x = task.packed.x + column * task.R;
   for (int64_t t = begin; t < end; t += kBlock) {
     const int64_t K = smaller(kBlock, end - t);
-    for (int64_t i = 0; i < rows; i += kTileRows) {
-      const int64_t n = smaller(kTileRows, rows - i);
-      if (t + kBlock >= end && sum != nullptr && ends) {  // wanted when the panel is done
-        for (int64_t row = i; row < i + n; ++row) {
-          for (int64_t j = 0; j < columns; j += 8) __builtin_prefetch(sum + row * task.D + j, 1);
-        }
+    Prefetch prefetch = prefetch_panel(t + K < end ? x + (t + K) * kPanel : next, rows);
+    for (int64_t i = 0; i < rows; i += kTileRows, advance(prefetch, K)) {
+      for (int64_t row = i; row < smaller(i + kTileRows, rows) && t + K == end && sum != nullptr && ends; ++row) {
+        for (int64_t j = 0; j < columns; j += 8) __builtin_prefetch(sum + row * task.D + j, 1);  // added to soon
       }
-      product_panel({task.packed.dy + (task.row_begin + i) * task.R + t * kTileRows, 1, kTileRows}, x + t * kPanel, K,
-                    chain + i * kPanel, kPanel, n, kPanel, begins && t == begin);
+      product_tile<kTileRows>({task.packed.dy + (task.row_begin + i) * task.R + t * kTileRows, 1, kTileRows},
+                              x + t * kPanel, K, chain + i * kPanel, kPanel, kPanel, begins && t == begin, prefetch);
     }
   }
   for (int64_t i = 0; i < rows; ++i) {
@@ -151,13 +136,16 @@ inline void gradient_panel(const WeightGradientTask& task, int64_t column, int64
 inline void run(const WeightGradientTask& task, const int64_t* offsets, int64_t granules, bool first_begins,
                 bool last_ends) {
   MaxBits largest;
-  float* chain = static_cast<float*>(thread_scratch((task.row_end - task.row_begin) * kPanel * 4));
+  const int64_t rows = ceil_divide(task.row_end - task.row_begin, kTileRows) * kTileRows;
+  float* chain = static_cast<float*>(thread_scratch(rows * kPanel * 4));
   for (int64_t column = task.column_begin; column < task.column_end; column += kPanel) {
     for (int64_t g = 0; g < granules; ++g) {  // the panel's sums stay in cache
       // without a sum there is one granule, or what is given as several goes on in one chain
       const bool begins = g == 0 ? first_begins : task.dweight->sum != nullptr, ends = g + 1 < granules || last_ends;
       if (offsets[g + 1] == offsets[g] && (begins || !ends)) continue;
-      gradient_panel(task, column, offsets[g], offsets[g + 1], begins, ends, chain, largest);
+      const float* next = task.packed.x + (g + 1 < granules ? column * task.R + offsets[g + 1] * kPanel
+                                                            : (column + kPanel) * task.R + offsets[0] * kPanel);
+      gradient_panel(task, column, offsets[g], offsets[g + 1], begins, ends, chain, next, largest);
     }
   }
   largest.merge_into(task.dweight->max_bits);

@@ -1,26 +1,19 @@
 #include "engine/ops/grouped_matmul.h"
 
 #include "engine/ops/matmul.h"
-#include "tests/support/compare.h"
+#include "tests/support/packed.h"
 
 namespace {
 
 using namespace engine;
 using test::tensor;
 
-std::vector<float> packed(const std::vector<float>& weight, int64_t N, int64_t D) {
-  auto out = test::poisoned(ops::packed_weight_elements(N, D));
-  ops::pack_weight({.packed = tensor(out, {static_cast<int64_t>(out.size())}), .weight_ND = tensor(weight, {N, D})});
-  return out;
-}
-
 // One expert alone.
 std::vector<float> forward(const std::vector<float>& x, const std::vector<float>& panels, int64_t rows, int64_t N,
                            int64_t D) {
   auto y = test::poisoned(rows * N);
-  ops::matmul_forward({.y_TN = tensor(y, {rows, N}),
-                       .x_TD = tensor(x, {rows, D}),
-                       .packed_weight = tensor(panels, {static_cast<int64_t>(panels.size())})});
+  ops::matmul_forward(
+      {.y_TN = tensor(y, {rows, N}), .x_TD = tensor(x, {rows, D}), .packed_weight = test::flat(panels)});
   return y;
 }
 
@@ -34,17 +27,18 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
   ThreadPool pool(3);
   pool.make_current();
   test::for_each_cpu_target([&] {
-    std::vector<std::vector<float>> weights, panels;
-    std::vector<ConstTensor> packed_e, weights_e;
+    std::vector<std::vector<float>> panels, gradient_panels;
+    std::vector<ConstTensor> packed_e, gradient_packed_e;
     for (uint64_t e = 0; e < experts; ++e) {
-      weights.push_back(test::values(10 + e, N * D));
-      panels.push_back(packed(weights.back(), N, D));
+      const std::vector<float> weight = test::values(10 + e, N * D);
+      panels.push_back(test::packed(weight, N, D));
+      gradient_panels.push_back(test::packed(weight, N, D, ops::PackFor::input_gradient));
     }
     std::vector<test::ExactGradient> sums(experts, test::ExactGradient({N, D}, 64));
     std::vector<WeightGradient> gradients;
     for (size_t e = 0; e < experts; ++e) {
-      weights_e.push_back(ConstTensor(weights[e].data(), DType::f32, {N, D}));
-      packed_e.push_back(ConstTensor(panels[e].data(), DType::f32, {static_cast<int64_t>(panels[e].size())}));
+      packed_e.push_back(test::flat(panels[e]));
+      gradient_packed_e.push_back(test::flat(gradient_panels[e]));
       WeightGradient gradient{.chain = Tensor(sums[e].chain.data.data(), DType::f32, {N, D}),
                               .sum = sums[e].sum.data(),
                               .grid = sums[e].grid,
@@ -59,7 +53,7 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
                                  .num_experts = experts});
     ops::grouped_matmul_backward_input({.dx_RD = tensor(dx, {R, D}),
                                         .dy_RN = tensor(dy, {R, N}),
-                                        .weights_eND = weights_e.data(),
+                                        .packed_weights_e = gradient_packed_e.data(),
                                         .offsets_e = offsets.data(),
                                         .num_experts = experts});
     std::vector<int64_t> granules;  // two granules, cut in the middle of each expert's rows
@@ -80,7 +74,7 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
       auto dx_e = test::poisoned(rows * D);
       ops::matmul_backward_input({.dx_TD = tensor(dx_e, {rows, D}),
                                   .dy_TN = tensor(dy, {R, N}).slice_rows(begin, rows),
-                                  .weight_ND = weights_e[e]});
+                                  .packed_weight = gradient_packed_e[e]});
       test::check_same_bits({dx.begin() + begin * D, dx.begin() + (begin + rows) * D}, dx_e, "dx");
       test::ExactGradient alone({N, D}, 64);
       test::Granules two({granules[e * 3 + 1] - begin, offsets[e + 1] - granules[e * 3 + 1]});

@@ -2,23 +2,19 @@
 #include "engine/ops/grouped_matmul.h"
 #include "engine/ops/matmul.h"
 #include "tests/support/device.h"
+#include "tests/support/packed.h"
 
 namespace {
 
 using namespace engine;
 using test::DeviceGradient;
 using test::DeviceTensor;
+using test::flat;
 using test::fresh_values;
+using test::packed;
 using test::poisoned;
 using test::Results;
 using test::tensor;
-
-std::vector<float> packed_on_cpu(const std::vector<float>& weight, int64_t N, int64_t D) {
-  std::vector<float> packed(static_cast<size_t>(ops::packed_weight_elements(N, D)));
-  ops::pack_weight(
-      {.packed = tensor(packed, {static_cast<int64_t>(packed.size())}), .weight_ND = tensor(weight, {N, D})});
-  return packed;
-}
 
 std::vector<float> as_floats(const std::vector<double>& sums) {
   return {sums.begin(), sums.end()};
@@ -38,8 +34,8 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
       const auto dx_before = fresh_values(T * D, storage);
       auto columns = [D = D](Tensor t) { return t.slice_columns(3, D); };
       const ConstTensor x_TD = columns(tensor(const_cast<std::vector<float>&>(x), {T, wide}));
-      const std::vector<float> packed = packed_on_cpu(weight, N, D);
-      const ConstTensor packed_weight = tensor(packed, {static_cast<int64_t>(packed.size())});
+      const auto panels = packed(weight, N, D), gradient_panels = packed(weight, N, D, ops::PackFor::input_gradient);
+      const ConstTensor packed_weight = flat(panels), for_gradient = flat(gradient_panels);
       std::vector<float> y = poisoned(T * N), y_bias = y, dx = poisoned(T * D), dx_added = dx_before;
       test::ExactGradient dweight({N, D}, 256), dbias({N}, 256);
       const test::Granules granules({T / 2, T - T / 2});
@@ -47,10 +43,10 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
       ops::matmul_forward(
           {.y_TN = tensor(y_bias, {T, N}), .x_TD = x_TD, .packed_weight = packed_weight, .bias_N = tensor(bias, {N})});
       ops::matmul_backward_input(
-          {.dx_TD = tensor(dx, {T, D}), .dy_TN = tensor(dy, {T, N}), .weight_ND = tensor(weight, {N, D})});
+          {.dx_TD = tensor(dx, {T, D}), .dy_TN = tensor(dy, {T, N}), .packed_weight = for_gradient});
       ops::matmul_backward_input({.dx_TD = tensor(dx_added, {T, D}),
                                   .dy_TN = tensor(dy, {T, N}),
-                                  .weight_ND = tensor(weight, {N, D}),
+                                  .packed_weight = for_gradient,
                                   .accumulate = true});
       ops::matmul_backward_weight(
           {.dweight_ND = dweight.gradient(), .x_TD = x_TD, .dy_TN = tensor(dy, {T, N}), .granules = granules.rows});
@@ -62,15 +58,18 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
             DeviceTensor wide_d(x, {T, wide}, storage), master_d(weight, {N, D}), bias_d(bias, {N});
             DeviceTensor dy_d(dy, {T, N}, storage), y_d({T, N}, storage), y_bias_d({T, N}, storage);
             DeviceTensor dx_d({T, D}, storage), dx_added_d(dx_before, {T, D}, storage);
-            DeviceTensor packed_d({ops::packed_weight_elements(N, D, Device::cuda)}, storage);
-            DeviceTensor weight_d(weight, {N, D}, storage);
+            DeviceTensor packed_d({ops::packed_weight_elements(N, D, ops::PackFor::forward, Device::cuda)}, storage);
+            DeviceTensor for_gradient_d({N * D}, storage);
             DeviceGradient dweight_d({N, D}, 256), dbias_d({N}, 256);
             const ConstTensor x_d = columns(wide_d);
             ops::pack_weight({.packed = packed_d, .weight_ND = master_d});
+            ops::pack_weight(
+                {.packed = for_gradient_d, .weight_ND = master_d, .product = ops::PackFor::input_gradient});
             ops::matmul_forward({.y_TN = y_d, .x_TD = x_d, .packed_weight = packed_d});
             ops::matmul_forward({.y_TN = y_bias_d, .x_TD = x_d, .packed_weight = packed_d, .bias_N = bias_d});
-            ops::matmul_backward_input({.dx_TD = dx_d, .dy_TN = dy_d, .weight_ND = weight_d});
-            ops::matmul_backward_input({.dx_TD = dx_added_d, .dy_TN = dy_d, .weight_ND = weight_d, .accumulate = true});
+            ops::matmul_backward_input({.dx_TD = dx_d, .dy_TN = dy_d, .packed_weight = for_gradient_d});
+            ops::matmul_backward_input(
+                {.dx_TD = dx_added_d, .dy_TN = dy_d, .packed_weight = for_gradient_d, .accumulate = true});
             ops::matmul_backward_weight(
                 {.dweight_ND = dweight_d.gradient(), .x_TD = x_d, .dy_TN = dy_d, .granules = granules.rows});
             ops::bias_backward({.dbias_N = dbias_d.gradient(), .dy_TN = dy_d, .granules = granules.rows});
@@ -88,31 +87,32 @@ TEST_CASE("cuda: grouped_matmul with uneven and idle experts over granules") {
   const int64_t R = offsets.back();
   test::for_each_storage([&](DType storage) {
     const auto x = fresh_values(R * D, storage), dy = fresh_values(R * N, storage);
-    std::vector<std::vector<float>> weights, packed;
-    std::vector<ConstTensor> packed_views, weight_views;
+    std::vector<std::vector<float>> weights, panels, gradient_panels;
+    std::vector<ConstTensor> forward_views, gradient_views;
     std::vector<test::ChainGradient> dweights(static_cast<size_t>(E), test::ChainGradient({N, D}));
     std::vector<WeightGradient> gradients;
     for (int64_t e = 0; e < E; ++e) {
       weights.push_back(fresh_values(N * D, storage));
-      packed.push_back(packed_on_cpu(weights.back(), N, D));
+      panels.push_back(packed(weights.back(), N, D));
+      gradient_panels.push_back(packed(weights.back(), N, D, ops::PackFor::input_gradient));
     }
     for (size_t e = 0; e < static_cast<size_t>(E); ++e) {
-      packed_views.push_back(tensor(packed[e], {static_cast<int64_t>(packed[e].size())}));
-      weight_views.push_back(tensor(weights[e], {N, D}));
+      forward_views.push_back(flat(panels[e]));
+      gradient_views.push_back(flat(gradient_panels[e]));
       gradients.push_back(dweights[e].gradient());
       gradients.back().chain.data = dweights[e].data.data();
     }
     auto run = [&](const Tensor& y_RN, const Tensor& dx_RD, const ConstTensor& x_RD, const ConstTensor& dy_RN,
-                   const std::vector<ConstTensor>& packed_weights, const std::vector<ConstTensor>& plain_weights,
+                   const std::vector<ConstTensor>& for_forward, const std::vector<ConstTensor>& for_gradient,
                    const std::vector<WeightGradient>& weight_gradients) {
       ops::grouped_matmul_forward({.y_RN = y_RN,
                                    .x_RD = x_RD,
-                                   .packed_weights_e = packed_weights.data(),
+                                   .packed_weights_e = for_forward.data(),
                                    .offsets_e = offsets.data(),
                                    .num_experts = E});
       ops::grouped_matmul_backward_input({.dx_RD = dx_RD,
                                           .dy_RN = dy_RN,
-                                          .weights_eND = plain_weights.data(),
+                                          .packed_weights_e = for_gradient.data(),
                                           .offsets_e = offsets.data(),
                                           .num_experts = E});
       ops::grouped_matmul_backward_weight({.dweights_eND = weight_gradients.data(),
@@ -123,7 +123,7 @@ TEST_CASE("cuda: grouped_matmul with uneven and idle experts over granules") {
                                            .num_granules = G});
     };
     std::vector<float> y = poisoned(R * N), dx = poisoned(R * D);
-    run(tensor(y, {R, N}), tensor(dx, {R, D}), tensor(x, {R, D}), tensor(dy, {R, N}), packed_views, weight_views,
+    run(tensor(y, {R, N}), tensor(dx, {R, D}), tensor(x, {R, D}), tensor(dy, {R, N}), forward_views, gradient_views,
         gradients);
     Results cpu = {y, dx};
     for (const auto& dweight : dweights) cpu.push_back(dweight.data);

@@ -1,7 +1,7 @@
 #include "engine/ops/matmul.h"
 
 #include "engine/core/thread_pool.h"
-#include "tests/support/compare.h"
+#include "tests/support/packed.h"
 
 namespace {
 
@@ -15,19 +15,13 @@ struct Case {
 const Case kCases[] = {{1, 1, 1},    {1, 33, 5},    {13, 1, 7}, {12, 32, 16},
                        {13, 33, 17}, {25, 40, 530}, {0, 8, 8},  {530, 19, 21}};
 
-std::vector<float> packed(const std::vector<float>& weight, int64_t N, int64_t D) {
-  auto out = test::poisoned(ops::packed_weight_elements(N, D));
-  ops::pack_weight({.packed = tensor(out, {static_cast<int64_t>(out.size())}), .weight_ND = tensor(weight, {N, D})});
-  return out;
-}
-
 std::vector<float> forward(const std::vector<float>& x, const std::vector<float>& weight,
                            const std::vector<float>& bias, Case c) {
   auto y = test::poisoned(c.T * c.N);
-  auto panels = packed(weight, c.N, c.D);
+  const auto panels = test::packed(weight, c.N, c.D);
   ops::matmul_forward({.y_TN = tensor(y, {c.T, c.N}),
                        .x_TD = tensor(x, {c.T, c.D}),
-                       .packed_weight = tensor(panels, {static_cast<int64_t>(panels.size())}),
+                       .packed_weight = test::flat(panels),
                        .bias_N = bias.empty() ? ConstTensor() : tensor(bias, {c.N})});
   return y;
 }
@@ -69,11 +63,12 @@ TEST_CASE("matmul: all three products equal the reference") {
       auto dx_expected = product(
           c.T, c.D, c.N, [&](auto t, auto n) { return at(dy, t * c.N + n); },
           [&](auto n, auto d) { return at(weight, n * c.D + d); });
+      const auto for_gradient = test::packed(weight, c.N, c.D, ops::PackFor::input_gradient);
       for (bool accumulate : {false, true}) {
         auto dx = accumulate ? before : test::poisoned(c.T * c.D);
         ops::matmul_backward_input({.dx_TD = tensor(dx, {c.T, c.D}),
                                     .dy_TN = tensor(dy, {c.T, c.N}),
-                                    .weight_ND = tensor(weight, {c.N, c.D}),
+                                    .packed_weight = test::flat(for_gradient),
                                     .accumulate = accumulate});
         test::check_close(dx, accumulate && c.T > 0 ? plus(dx_expected, before) : dx_expected, 1e-5, "dx");
       }
@@ -112,10 +107,11 @@ TEST_CASE("matmul: a row's bits depend neither on the other rows nor on threads 
     test::for_each_cpu_target([&] {
       auto y = forward(x, weight, {}, c);
       auto dx = test::poisoned(c.T * c.D);
+      const auto for_gradient = test::packed(weight, c.N, c.D, ops::PackFor::input_gradient);
       auto backward = [&](int64_t begin, int64_t rows, std::vector<float>& out) {
         ops::matmul_backward_input({.dx_TD = tensor(out, {rows, c.D}),
                                     .dy_TN = tensor(dy, {c.T, c.N}).slice_rows(begin, rows),
-                                    .weight_ND = tensor(weight, {c.N, c.D})});
+                                    .packed_weight = test::flat(for_gradient)});
       };
       backward(0, c.T, dx);
       if (y_expected.empty()) y_expected = y, dx_expected = dx;
