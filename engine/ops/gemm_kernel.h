@@ -26,10 +26,12 @@ inline constexpr int kTileRows = 4, kPanelVectors = 1;
 inline constexpr int64_t kPanel = kPanelVectors * kLanes;
 inline constexpr int64_t kBlock = 512;  // of k
 
-// Row i of A begins at first + i * row_step; consecutive k are k_step apart.
+// A[i, k] = first[i * row_step + k * kStep]
+template <int64_t kStep>
 struct MatrixA {
   const float* first;
-  int64_t row_step, k_step;
+  int64_t row_step;
+  ALWAYS_INLINE MatrixA from_row(int64_t i) const { return {first + i * row_step, row_step}; }
 };
 
 // Keeps a vector in a register: without it GCC reads B from memory again in every multiply-add.
@@ -60,9 +62,9 @@ ALWAYS_INLINE void advance(Prefetch& prefetch, int64_t K) {
 }
 
 // kRows x kPanel elements of C over K values of k; `columns` of them are stored.
-template <int kRows>
-ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t columns,
-                                bool from_zero, Prefetch prefetch) {
+template <int kRows, int64_t kStep>
+ALWAYS_INLINE void product_tile(MatrixA<kStep> a, const float* panel, int64_t K, float* c, int64_t c_step,
+                                int64_t columns, bool from_zero, Prefetch prefetch) {
   F16 sums[kRows][kPanelVectors];
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
     _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
@@ -88,7 +90,7 @@ ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float*
         keep_in_register(b[v]);
       }
       _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
-        const F16 element = broadcast(a_rows[i][k * a.k_step]);
+        const F16 element = broadcast(a_rows[i][k * kStep]);
         _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = fma(element, b[v], sums[i][v]);
       }
     }
@@ -107,19 +109,19 @@ ALWAYS_INLINE void product_tile(MatrixA a, const float* panel, int64_t K, float*
 }
 
 // Rows [0, rows) of C and one panel; `next` is the panel that comes after it, of the same size.
-inline void product_panel(MatrixA a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows,
+template <int64_t kStep>
+inline void product_panel(MatrixA<kStep> a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows,
                           int64_t columns, bool from_zero, const float* next) {
   Prefetch prefetch = prefetch_panel(next, rows);
   int64_t i = 0;
-  auto at = [&](int64_t row) { return MatrixA{a.first + row * a.row_step, a.row_step, a.k_step}; };
   for (; i + kTileRows <= rows; i += kTileRows, advance(prefetch, K)) {
-    product_tile<kTileRows>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+    product_tile<kTileRows>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
   }
   for (; i + 4 <= rows; i += 4, advance(prefetch, K)) {
-    product_tile<4>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+    product_tile<4>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
   }
   for (; i < rows; ++i, advance(prefetch, K)) {
-    product_tile<1>(at(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+    product_tile<1>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
   }
 }
 

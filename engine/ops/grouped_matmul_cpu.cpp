@@ -61,20 +61,16 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
 
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {
   const int64_t N = a.dy_RN.columns(), D = a.x_RD.columns(), G = a.num_granules;
-  const int64_t rows = simd::gradient_rows_per_task(N), row_blocks = ceil_divide(N, rows);
-  const int64_t column_blocks = ceil_divide(D, simd::kGradientColumns), blocks = row_blocks * column_blocks;
+  const int64_t rows = simd::gradient_rows_per_task(N, D), row_blocks = ceil_divide(N, rows);
   const simd::PackedActivations packed = simd::pack_activations(a.x_RD, a.dy_RN);
-  parallel_for(a.num_experts * blocks, [&](int64_t i) {
-    const int64_t e = i / blocks, row = i % blocks / column_blocks * rows;
-    const int64_t column = i % column_blocks * simd::kGradientColumns;
+  parallel_for(a.num_experts * row_blocks, [&](int64_t i) {
+    const int64_t e = i / row_blocks, row = i % row_blocks * rows;
     simd::run(simd::WeightGradientTask{.dweight = &a.dweights_eND[e],
                                        .packed = packed,
                                        .R = a.x_RD.rows(),
                                        .D = D,
                                        .row_begin = row,
-                                       .row_end = smaller(row + rows, N),
-                                       .column_begin = column,
-                                       .column_end = smaller(column + simd::kGradientColumns, D)},
+                                       .row_end = smaller(row + rows, N)},
               a.granule_offsets + e * (G + 1), G, a.begins, a.ends);
   });
 }

@@ -64,19 +64,15 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
 }
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {
-  const int64_t N = a.dy_TN.columns(), D = a.x_TD.columns(), rows = simd::gradient_rows_per_task(N);
-  const int64_t row_blocks = simd::ceil_divide(N, rows), column_blocks = simd::ceil_divide(D, simd::kGradientColumns);
+  const int64_t N = a.dy_TN.columns(), D = a.x_TD.columns(), rows = simd::gradient_rows_per_task(N, D);
   const simd::PackedActivations packed = simd::pack_activations(a.x_TD, a.dy_TN);
-  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
-    const int64_t row = i / column_blocks * rows, column = i % column_blocks * simd::kGradientColumns;
+  parallel_for(simd::ceil_divide(N, rows), [&](int64_t i) {
     simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,
                                        .packed = packed,
                                        .R = a.x_TD.rows(),
                                        .D = D,
-                                       .row_begin = row,
-                                       .row_end = smaller(row + rows, N),
-                                       .column_begin = column,
-                                       .column_end = smaller(column + simd::kGradientColumns, D)},
+                                       .row_begin = i * rows,
+                                       .row_end = smaller((i + 1) * rows, N)},
               a.granules.offsets, a.granules.count, a.granules.begins, a.granules.ends);
   });
 }

@@ -9,12 +9,14 @@ namespace engine::simd {
 inline namespace SIMD_TARGET {
 
 inline constexpr int64_t kColumnsPerTask = 8 * kPanel;  // of y and dx
-inline constexpr int64_t kGradientColumns = 512;        // of dweight, packed together
 ALWAYS_INLINE int64_t ceil_divide(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
+}
+ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
 }
 
 // Rows of y or dx per task: equal shares of at most 22 tiles, so that the last task is no small one.
@@ -45,7 +47,7 @@ inline void run(const ProductTask& task) {
     const int64_t K = smaller(kBlock, task.K - k);
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
       const float* panel = task.packed + n * task.K + k * kPanel;
-      product_panel({task.x + k, task.x_step, 1}, panel, K, task.y + n, task.y_step, task.rows,
+      product_panel(MatrixA<1>{task.x + k, task.x_step}, panel, K, task.y + n, task.y_step, task.rows,
                     smaller(kPanel, task.column_end - n), from_zero && k == 0, panel + kPanel * task.K);
     }
   }
@@ -88,72 +90,94 @@ inline PackedActivations pack_activations(ConstTensor x_RD, ConstTensor dy_RN) {
   return {x, dy};
 }
 
-// Rows [row_begin, row_end) and columns [column_begin, column_end) of dweight [N, D]: dweight += dy^T x. Both begin
-// at the edge of a tile.
+// Rows [row_begin, row_end) of dweight [N, D]: dweight += dy^T x; row_begin is at the edge of a tile.
+//
+// The values p of a granule stay in `chain`, memory of the task in panels of columns, while its tokens go by; then they
+// are added to the exact sums row by row. The sums of these rows, contiguous in memory, are fetched while the products
+// are computed. Only a granule that continues from or into another pass goes through the weight's own chain.
 struct WeightGradientTask {
   const WeightGradient* dweight;
   PackedActivations packed;
   int64_t R, D;
-  int64_t row_begin, row_end, column_begin, column_end;
-};
+  int64_t row_begin, row_end;
+  float* chain = nullptr;  // set by run()
 
-// One panel of columns over tokens [begin, end) of one granule. The panel's values p stay in `chain`, memory of the
-// task, while the tokens go by; only a granule that continues from or into another pass goes through the weight's own.
-// `next` is what of x is wanted afterwards.
-inline void gradient_panel(const WeightGradientTask& task, int64_t column, int64_t begin, int64_t end, bool begins,
-                           bool ends, float* chain, const float* next, MaxBits& largest) {
-  const WeightGradient& dweight = *task.dweight;
-  const int64_t rows = task.row_end - task.row_begin, columns = smaller(kPanel, task.column_end - column);
-  float* kept = dweight.chain.f32() + task.row_begin * task.D + column;
-  double* sum = dweight.sum == nullptr ? nullptr : dweight.sum + task.row_begin * task.D + column;
-  for (int64_t i = 0; i < rows && !begins; ++i) {
-    for (int64_t j = 0; j < columns; ++j) chain[i * kPanel + j] = kept[i * task.D + j];
+  ALWAYS_INLINE int64_t rows() const { return row_end - row_begin; }
+  ALWAYS_INLINE float* panel(int64_t column) const {
+    return chain + column * (ceil_divide(rows(), kTileRows) * kTileRows);
   }
-  const float* x = task.packed.x + column * task.R;
-  for (int64_t t = begin; t < end; t += kBlock) {
-    const int64_t K = smaller(kBlock, end - t);
-    Prefetch prefetch = prefetch_panel(t + K < end ? x + (t + K) * kPanel : next, rows);
-    for (int64_t i = 0; i < rows; i += kTileRows, advance(prefetch, K)) {
-      for (int64_t row = i; row < smaller(i + kTileRows, rows) && t + K == end && sum != nullptr && ends; ++row) {
-        for (int64_t j = 0; j < columns; j += 8) __builtin_prefetch(sum + row * task.D + j, 1);  // added to soon
+  // Calls part(values in the panel, index of the first in the weight, how many) for the rows, piece by piece.
+  template <class Part>
+  ALWAYS_INLINE void for_each_piece(Part part) const {
+    for (int64_t i = 0; i < rows(); ++i) {
+      for (int64_t column = 0; column < D; column += kPanel) {
+        part(panel(column) + i * kPanel, (row_begin + i) * D + column, smaller(kPanel, D - column));
       }
-      product_tile<kTileRows>({task.packed.dy + (task.row_begin + i) * task.R + t * kTileRows, 1, kTileRows},
-                              x + t * kPanel, K, chain + i * kPanel, kPanel, kPanel, begins && t == begin, prefetch);
     }
   }
-  for (int64_t i = 0; i < rows; ++i) {
-    float* p = chain + i * kPanel;
-    if (ends && sum != nullptr) {
-      add_to_sum(sum + i * task.D, p, columns, dweight.grid, largest);
-      for (int64_t j = 0; j < columns && !begins; ++j) kept[i * task.D + j] = 0.0f;
-    } else {
-      for (int64_t j = 0; j < columns; ++j) kept[i * task.D + j] = p[j];
+};
+
+// Tokens [begin, end) of one granule. Of the tiles every second one fetches the next panel of x, the others sums.
+inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t end, bool from_zero) {
+  const int64_t tiles = ceil_divide(task.rows(), kTileRows), lines_per_tile = kTileRows * kPanel * 8 / 64;
+  const double* sum = task.dweight->sum == nullptr ? nullptr : task.dweight->sum + task.row_begin * task.D;
+  Prefetch sums{reinterpret_cast<const float*>(sum), 1};
+  for (int64_t column = 0; column < task.D; column += kPanel) {
+    const float* x = task.packed.x + column * task.R;
+    for (int64_t t = begin; t < end; t += kBlock) {
+      const int64_t K = smaller(kBlock, end - t);
+      const float* next = t + K < end ? x + (t + K) * kPanel : x + (kPanel * task.R + begin * kPanel);
+      Prefetch panels = prefetch_panel(next, task.rows() / 2);
+      sums.per_line = smaller(8, larger(1, K / (2 * lines_per_tile)));
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        Prefetch& prefetch = tile % 2 == 1 && sum != nullptr ? sums : panels;
+        product_tile<kTileRows>(
+            MatrixA<kTileRows>{task.packed.dy + (task.row_begin + tile * kTileRows) * task.R + t * kTileRows, 1},
+            x + t * kPanel, K, task.panel(column) + tile * kTileRows * kPanel, kPanel, kPanel, from_zero && t == begin,
+            prefetch);
+        advance(prefetch, K);
+      }
     }
   }
 }
 
 // All granules of a pass; offsets[g] to offsets[g + 1] are the rows of granule g.
-inline void run(const WeightGradientTask& task, const int64_t* offsets, int64_t granules, bool first_begins,
-                bool last_ends) {
+inline void run(WeightGradientTask task, const int64_t* offsets, int64_t granules, bool first_begins, bool last_ends) {
+  const WeightGradient& dweight = *task.dweight;
+  const int64_t elements = ceil_divide(task.rows(), kTileRows) * kTileRows * ceil_divide(task.D, kPanel) * kPanel;
+  task.chain = static_cast<float*>(thread_scratch(elements * 4));
+  float* kept = dweight.chain.f32();
   MaxBits largest;
-  const int64_t rows = ceil_divide(task.row_end - task.row_begin, kTileRows) * kTileRows;
-  float* chain = static_cast<float*>(thread_scratch(rows * kPanel * 4));
-  for (int64_t column = task.column_begin; column < task.column_end; column += kPanel) {
-    for (int64_t g = 0; g < granules; ++g) {  // the panel's sums stay in cache
-      // without a sum there is one granule, or what is given as several goes on in one chain
-      const bool begins = g == 0 ? first_begins : task.dweight->sum != nullptr, ends = g + 1 < granules || last_ends;
-      if (offsets[g + 1] == offsets[g] && (begins || !ends)) continue;
-      const float* next = task.packed.x + (g + 1 < granules ? column * task.R + offsets[g + 1] * kPanel
-                                                            : (column + kPanel) * task.R + offsets[0] * kPanel);
-      gradient_panel(task, column, offsets[g], offsets[g + 1], begins, ends, chain, next, largest);
+  for (int64_t g = 0; g < granules; ++g) {
+    // without a sum there is one granule, or what is given as several goes on in one chain
+    const bool begins = g == 0 ? first_begins : dweight.sum != nullptr, ends = g + 1 < granules || last_ends;
+    if (offsets[g + 1] == offsets[g] && (begins || !ends)) continue;
+    if (!begins) {
+      task.for_each_piece([&](float* p, int64_t at, int64_t n) {
+        for (int64_t j = 0; j < n; ++j) p[j] = kept[at + j];
+      });
+    }
+    add_products(task, offsets[g], offsets[g + 1], begins);
+    if (ends && dweight.sum != nullptr) {
+      task.for_each_piece([&](const float* p, int64_t at, int64_t n) {
+        add_to_sum(dweight.sum + at, p, n, dweight.grid, largest);
+        for (int64_t j = 0; j < n && !begins; ++j) kept[at + j] = 0.0f;
+      });
+    } else {
+      task.for_each_piece([&](const float* p, int64_t at, int64_t n) {
+        for (int64_t j = 0; j < n; ++j) kept[at + j] = p[j];
+      });
     }
   }
-  largest.merge_into(task.dweight->max_bits);
+  largest.merge_into(dweight.max_bits);
 }
 
-// Rows of dweight per task, so that the tasks of one weight are even in number and of nearly one size.
-ALWAYS_INLINE int64_t gradient_rows_per_task(int64_t N) {
-  const int64_t tasks = ceil_divide(ceil_divide(N, 16 * kTileRows), 2) * 2;
+// Rows of dweight per task: so few that the sums stay in the second cache, and so that the tasks of one weight are even
+// in number and of nearly one size.
+ALWAYS_INLINE int64_t gradient_rows_per_task(int64_t N, int64_t D) {
+  constexpr int64_t kChainElements = 64 << 10;
+  const int64_t most = smaller(16, larger(1, kChainElements / (kTileRows * D))) * kTileRows;
+  const int64_t tasks = ceil_divide(ceil_divide(N, most), 2) * 2;
   return ceil_divide(ceil_divide(N, tasks), kTileRows) * kTileRows;
 }
 
