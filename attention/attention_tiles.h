@@ -40,15 +40,14 @@ inline void pack_tile(HeadRows from, int64_t rows, int64_t C, float* panels) {
 // out[i, j] = sum_c a[i, c] * b[j, c] for a tile of rows i and `columns` keys j; b is packed transposed.
 inline void tile_scores(HeadRows a, int64_t rows, int64_t C, const float* b, int64_t columns, float* out) {
   for (int64_t j = 0; j < columns; j += kPanel) {
-    product_panel(MatrixA<1>{a.first, a.step}, b + j * C, C, out + j, kTile, rows,
+    product_panel(RowsA{a.first, a.step}, b + j * C, C, out + j, kTile, rows,
                   columns - j < kPanel ? columns - j : kPanel, true, b + (j + kPanel) * C);
   }
 }
 
 // out[i, c] += sum_j a(i, j) * b[j, c] for c < C; b is packed in panels of columns, a as the product kernel takes it.
-template <int64_t kStep>
-inline void tile_update(MatrixA<kStep> a, int64_t rows, int64_t K, const float* b, int64_t C, float* out,
-                        int64_t out_step) {
+template <class A>
+inline void tile_update(A a, int64_t rows, int64_t K, const float* b, int64_t C, float* out, int64_t out_step) {
   for (int64_t c = 0; c < C; c += kPanel) {
     product_panel(a, b + c * kTile, K, out + c, out_step, rows, C - c < kPanel ? C - c : kPanel, false,
                   b + (c + kPanel) * kTile);

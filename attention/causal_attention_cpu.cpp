@@ -101,7 +101,7 @@ void forward_task(const CausalAttentionForward& a, int64_t b, int64_t g, int64_t
           const int64_t start = starts == nullptr ? 0 : starts[first_row + s + i];
           weigh(weights + i * kTile, visible(position + i, start, first_key), a.scale, softmax[i], out + i * C, C);
         }
-        simd::tile_update(simd::MatrixA<1>{weights, kTile}, rows, count, values + tile * kTile * wide, C, out, C);
+        simd::tile_update(simd::RowsA{weights, kTile}, rows, count, values + tile * kTile * wide, C, out, C);
       }
       for (int64_t i = 0; i < rows; ++i) {
         float* o = a.o_THC.f32() + (first_row + s + i) * a.o_THC.row_stride + h * C;
@@ -209,11 +209,11 @@ void backward_tile(const CausalAttentionBackward& a, const BackwardScratch& s, i
                      a.lse_TH.f32()[(row + i) * a.num_heads + h], s.deltas[i]);
     }
     const int64_t key_row = first_row + first_key;
-    simd::tile_update(simd::MatrixA<kTile>{s.weights, 1}, count, rows, s.doutputs, C,
+    simd::tile_update(simd::ColumnsA{s.weights, kTile}, count, rows, s.doutputs, C,
                       a.dv_TGC.f32() + key_row * a.dv_TGC.row_stride + g * C, a.dv_TGC.row_stride);
-    simd::tile_update(simd::MatrixA<kTile>{s.dscores, 1}, count, rows, s.queries, C,
+    simd::tile_update(simd::ColumnsA{s.dscores, kTile}, count, rows, s.queries, C,
                       a.dk_TGC.f32() + key_row * a.dk_TGC.row_stride + g * C, a.dk_TGC.row_stride);
-    simd::tile_update(simd::MatrixA<1>{s.dscores, kTile}, rows, count, s.keys + first_key * wide, C, dq,
+    simd::tile_update(simd::RowsA{s.dscores, kTile}, rows, count, s.keys + first_key * wide, C, dq,
                       a.dq_THC.row_stride);
   }
 }

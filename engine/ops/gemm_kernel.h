@@ -26,12 +26,19 @@ inline constexpr int kTileRows = 4, kPanelVectors = 1;
 inline constexpr int64_t kPanel = kPanelVectors * kLanes;
 inline constexpr int64_t kBlock = 512;  // of k
 
-// A[i, k] = first[i * row_step + k * kStep]
-template <int64_t kStep>
-struct MatrixA {
+// A[i, k] = first[i * step + k]
+struct RowsA {
   const float* first;
-  int64_t row_step;
-  ALWAYS_INLINE MatrixA from_row(int64_t i) const { return {first + i * row_step, row_step}; }
+  int64_t step;
+  ALWAYS_INLINE RowsA from_row(int64_t i) const { return {first + i * step, step}; }
+  ALWAYS_INLINE float at(int64_t i, int64_t k) const { return first[i * step + k]; }
+};
+// A[i, k] = first[k * step + i]
+struct ColumnsA {
+  const float* first;
+  int64_t step;
+  ALWAYS_INLINE ColumnsA from_row(int64_t i) const { return {first + i, step}; }
+  ALWAYS_INLINE float at(int64_t i, int64_t k) const { return first[k * step + i]; }
 };
 
 // Keeps a vector in a register: without it GCC reads B from memory again in every multiply-add.
@@ -62,9 +69,9 @@ ALWAYS_INLINE void advance(Prefetch& prefetch, int64_t K) {
 }
 
 // kRows x kPanel elements of C over K values of k; `columns` of them are stored.
-template <int kRows, int64_t kStep>
-ALWAYS_INLINE void product_tile(MatrixA<kStep> a, const float* panel, int64_t K, float* c, int64_t c_step,
-                                int64_t columns, bool from_zero, Prefetch prefetch) {
+template <int kRows, class A>
+ALWAYS_INLINE void product_tile(A a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t columns,
+                                bool from_zero, Prefetch prefetch) {
   F16 sums[kRows][kPanelVectors];
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
     _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
@@ -73,8 +80,6 @@ ALWAYS_INLINE void product_tile(MatrixA<kStep> a, const float* panel, int64_t K,
       sums[i][v] = from_zero ? zero() : n >= kLanes ? load(from) : load_first(from, n > 0 ? n : 0);
     }
   }
-  const float* a_rows[kRows];
-  _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) a_rows[i] = a.first + i * a.row_step;
   _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
     _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v)
         __builtin_prefetch(c + (kRows + i) * c_step + v * kLanes, 1);
@@ -90,7 +95,7 @@ ALWAYS_INLINE void product_tile(MatrixA<kStep> a, const float* panel, int64_t K,
         keep_in_register(b[v]);
       }
       _Pragma("GCC unroll 12") for (int i = 0; i < kRows; ++i) {
-        const F16 element = broadcast(a_rows[i][k * kStep]);
+        const F16 element = broadcast(a.at(i, k));
         _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) sums[i][v] = fma(element, b[v], sums[i][v]);
       }
     }
@@ -109,9 +114,9 @@ ALWAYS_INLINE void product_tile(MatrixA<kStep> a, const float* panel, int64_t K,
 }
 
 // Rows [0, rows) of C and one panel; `next` is the panel that comes after it, of the same size.
-template <int64_t kStep>
-inline void product_panel(MatrixA<kStep> a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows,
-                          int64_t columns, bool from_zero, const float* next) {
+template <class A>
+inline void product_panel(A a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows, int64_t columns,
+                          bool from_zero, const float* next) {
   Prefetch prefetch = prefetch_panel(next, rows);
   int64_t i = 0;
   for (; i + kTileRows <= rows; i += kTileRows, advance(prefetch, K)) {

@@ -15,7 +15,7 @@ int64_t packed_weight_elements(int64_t N, int64_t D, PackFor product) {
 void pack_weight(const PackWeight& a) {
   const int64_t N = a.weight_ND.rows(), D = a.weight_ND.columns();
   const float* weight = a.weight_ND.f32();
-  if (a.product == PackFor::input_gradient) return simd::pack_strips<kPanel>(weight, D, N, D, a.packed.f32());
+  if (a.product == PackFor::input_gradient) return simd::pack_strips(weight, D, N, D, a.packed.f32());
   parallel_for(simd::ceil_divide(N, kPanel), [&](int64_t p) {
     float* panel = a.packed.f32() + p * kPanel * D;
     const int64_t rows = smaller(kPanel, N - p * kPanel);
@@ -65,10 +65,12 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {
   const int64_t N = a.dy_TN.columns(), D = a.x_TD.columns(), rows = simd::gradient_rows_per_task(N, D);
-  const simd::PackedActivations packed = simd::pack_activations(a.x_TD, a.dy_TN);
+  const float* x_strips = simd::pack_strips(a.x_TD);
   parallel_for(simd::ceil_divide(N, rows), [&](int64_t i) {
     simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,
-                                       .packed = packed,
+                                       .x_strips = x_strips,
+                                       .dy = a.dy_TN.f32(),
+                                       .dy_step = a.dy_TN.row_stride,
                                        .R = a.x_TD.rows(),
                                        .D = D,
                                        .row_begin = i * rows,

@@ -47,28 +47,27 @@ inline void run(const ProductTask& task) {
     const int64_t K = smaller(kBlock, task.K - k);
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
       const float* panel = task.packed + n * task.K + k * kPanel;
-      product_panel(MatrixA<1>{task.x + k, task.x_step}, panel, K, task.y + n, task.y_step, task.rows,
+      product_panel(RowsA{task.x + k, task.x_step}, panel, K, task.y + n, task.y_step, task.rows,
                     smaller(kPanel, task.column_end - n), from_zero && k == 0, panel + kPanel * task.K);
     }
   }
 }
 
-// A matrix [R, C] cut into strips of kWidth columns, each row after row: strip s at s * R * kWidth, zero beyond C.
-template <int64_t kWidth>
-ALWAYS_INLINE void pack_strips(const float* x, int64_t x_step, int64_t R, int64_t C, float* strips) {
+// A matrix [R, C] cut into strips of kPanel columns, each row after row: strip s at s * R * kPanel, zero beyond C.
+inline void pack_strips(const float* x, int64_t x_step, int64_t R, int64_t C, float* strips) {
   constexpr int64_t kRows = 8;  // so few lines of one set of the cache are read at once, rows a power of two apart
   parallel_ranges(ceil_divide(R, kRows), 8, [&](int64_t first_block, int64_t last_block) {
     for (int64_t block = first_block; block < last_block; ++block) {
       const int64_t begin = block * kRows, end = smaller(begin + kRows, R);
-      for (int64_t s = 0; s * kWidth < C; ++s) {
-        const int64_t columns = smaller(kWidth, C - s * kWidth);
+      for (int64_t s = 0; s * kPanel < C; ++s) {
+        const int64_t columns = smaller(kPanel, C - s * kPanel);
         for (int64_t r = begin; r < end; ++r) {
-          const float* from = x + r * x_step + s * kWidth;
-          float* to = strips + (s * R + r) * kWidth;
-          if (columns == kWidth) {
-            for (int64_t j = 0; j < kWidth; ++j) to[j] = from[j];
+          const float* from = x + r * x_step + s * kPanel;
+          float* to = strips + (s * R + r) * kPanel;
+          if (columns == kPanel) {
+            for (int64_t j = 0; j < kPanel; ++j) to[j] = from[j];
           } else {
-            for (int64_t j = 0; j < kWidth; ++j) to[j] = j < columns ? from[j] : 0.0f;
+            for (int64_t j = 0; j < kPanel; ++j) to[j] = j < columns ? from[j] : 0.0f;
           }
         }
       }
@@ -76,40 +75,34 @@ ALWAYS_INLINE void pack_strips(const float* x, int64_t x_step, int64_t R, int64_
   });
 }
 
-// x in strips of kPanel columns and dy in strips of kTileRows, in the memory that the tasks of an op share.
-struct PackedActivations {
-  const float *x, *dy;
-};
-inline PackedActivations pack_activations(ConstTensor x_RD, ConstTensor dy_RN) {
-  const int64_t R = x_RD.rows(), D = x_RD.columns(), N = dy_RN.columns();
-  const int64_t x_elements = ceil_divide(D, kPanel) * kPanel * R;
-  float* x = static_cast<float*>(op_scratch((x_elements + ceil_divide(N, kTileRows) * kTileRows * R) * 4));
-  float* dy = x + x_elements;
-  pack_strips<kPanel>(x_RD.f32(), x_RD.row_stride, R, D, x);
-  pack_strips<kTileRows>(dy_RN.f32(), dy_RN.row_stride, R, N, dy);
-  return {x, dy};
+// The strips of x in the memory that the tasks of an op share.
+inline const float* pack_strips(ConstTensor x_RD) {
+  const int64_t R = x_RD.rows(), D = x_RD.columns();
+  float* strips = static_cast<float*>(op_scratch(ceil_divide(D, kPanel) * kPanel * R * 4));
+  pack_strips(x_RD.f32(), x_RD.row_stride, R, D, strips);
+  return strips;
 }
 
-// Rows [row_begin, row_end) of dweight [N, D]: dweight += dy^T x; row_begin is at the edge of a tile.
+// Rows [row_begin, row_end) of dweight [N, D]: dweight += dy^T x.
 //
 // The values p of a granule stay in `chain`, memory of the task in panels of columns, while its tokens go by; then they
 // are added to the exact sums row by row. The sums of these rows, contiguous in memory, are fetched while the products
 // are computed. Only a granule that continues from or into another pass goes through the weight's own chain.
 struct WeightGradientTask {
   const WeightGradient* dweight;
-  PackedActivations packed;
-  int64_t R, D;
+  const float* x_strips;  // x [R, D] in strips of kPanel columns
+  const float* dy;        // [R, N]
+  int64_t dy_step, R, D;
   int64_t row_begin, row_end;
-  float* chain = nullptr;  // set by run()
+  float *chain = nullptr, *dy_strips = nullptr;  // set by run()
 
-  ALWAYS_INLINE int64_t rows() const { return row_end - row_begin; }
-  ALWAYS_INLINE float* panel(int64_t column) const {
-    return chain + column * (ceil_divide(rows(), kTileRows) * kTileRows);
-  }
+  ALWAYS_INLINE int64_t tiles() const { return ceil_divide(row_end - row_begin, kTileRows); }
+  ALWAYS_INLINE int64_t chain_elements() const { return tiles() * kTileRows * ceil_divide(D, kPanel) * kPanel; }
+  ALWAYS_INLINE float* panel(int64_t column) const { return chain + column * tiles() * kTileRows; }
   // Calls part(values in the panel, index of the first in the weight, how many) for the rows, piece by piece.
   template <class Part>
   ALWAYS_INLINE void for_each_piece(Part part) const {
-    for (int64_t i = 0; i < rows(); ++i) {
+    for (int64_t i = 0; i < row_end - row_begin; ++i) {
       for (int64_t column = 0; column < D; column += kPanel) {
         part(panel(column) + i * kPanel, (row_begin + i) * D + column, smaller(kPanel, D - column));
       }
@@ -117,24 +110,34 @@ struct WeightGradientTask {
   }
 };
 
+// dy of K tokens in strips of kTileRows columns, token after token: strip s at s * K * kTileRows.
+inline void pack_dy(const WeightGradientTask& task, int64_t token, int64_t K) {
+  for (int64_t k = 0; k < K; ++k) {
+    const float* from = task.dy + (token + k) * task.dy_step + task.row_begin;
+    for (int64_t tile = 0; tile < task.tiles(); ++tile, from += kTileRows) {
+      const int64_t n = smaller(kTileRows, task.row_end - task.row_begin - tile * kTileRows);
+      float* to = task.dy_strips + (tile * K + k) * kTileRows;
+      for (int64_t i = 0; i < kTileRows; ++i) to[i] = i < n ? from[i] : 0.0f;
+    }
+  }
+}
+
 // Tokens [begin, end) of one granule. Of the tiles every second one fetches the next panel of x, the others sums.
 inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t end, bool from_zero) {
-  const int64_t tiles = ceil_divide(task.rows(), kTileRows), lines_per_tile = kTileRows * kPanel * 8 / 64;
   const double* sum = task.dweight->sum == nullptr ? nullptr : task.dweight->sum + task.row_begin * task.D;
   Prefetch sums{reinterpret_cast<const float*>(sum), 1};
-  for (int64_t column = 0; column < task.D; column += kPanel) {
-    const float* x = task.packed.x + column * task.R;
-    for (int64_t t = begin; t < end; t += kBlock) {
-      const int64_t K = smaller(kBlock, end - t);
-      const float* next = t + K < end ? x + (t + K) * kPanel : x + (kPanel * task.R + begin * kPanel);
-      Prefetch panels = prefetch_panel(next, task.rows() / 2);
-      sums.per_line = smaller(8, larger(1, K / (2 * lines_per_tile)));
-      for (int64_t tile = 0; tile < tiles; ++tile) {
+  for (int64_t t = begin; t < end; t += kBlock) {
+    const int64_t K = smaller(kBlock, end - t), sum_lines = kTileRows * kPanel * 8 / 64;  // of a tile
+    pack_dy(task, t, K);
+    sums.per_line = smaller(8, larger(1, K / (2 * sum_lines)));
+    for (int64_t column = 0; column < task.D; column += kPanel) {
+      const float* x = task.x_strips + column * task.R + t * kPanel;
+      Prefetch panels = prefetch_panel(x + kPanel * task.R, task.tiles() * kTileRows / 2);
+      for (int64_t tile = 0; tile < task.tiles(); ++tile) {
         Prefetch& prefetch = tile % 2 == 1 && sum != nullptr ? sums : panels;
-        product_tile<kTileRows>(
-            MatrixA<kTileRows>{task.packed.dy + (task.row_begin + tile * kTileRows) * task.R + t * kTileRows, 1},
-            x + t * kPanel, K, task.panel(column) + tile * kTileRows * kPanel, kPanel, kPanel, from_zero && t == begin,
-            prefetch);
+        product_tile<kTileRows>(ColumnsA{task.dy_strips + tile * K * kTileRows, kTileRows}, x, K,
+                                task.panel(column) + tile * kTileRows * kPanel, kPanel, kPanel, from_zero && t == begin,
+                                prefetch);
         advance(prefetch, K);
       }
     }
@@ -144,8 +147,8 @@ inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t 
 // All granules of a pass; offsets[g] to offsets[g + 1] are the rows of granule g.
 inline void run(WeightGradientTask task, const int64_t* offsets, int64_t granules, bool first_begins, bool last_ends) {
   const WeightGradient& dweight = *task.dweight;
-  const int64_t elements = ceil_divide(task.rows(), kTileRows) * kTileRows * ceil_divide(task.D, kPanel) * kPanel;
-  task.chain = static_cast<float*>(thread_scratch(elements * 4));
+  task.chain = static_cast<float*>(thread_scratch((task.chain_elements() + task.tiles() * kTileRows * kBlock) * 4));
+  task.dy_strips = task.chain + task.chain_elements();
   float* kept = dweight.chain.f32();
   MaxBits largest;
   for (int64_t g = 0; g < granules; ++g) {
