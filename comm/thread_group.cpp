@@ -135,6 +135,7 @@ class ThreadGroup final : public Group {
       const int64_t their_key = all[static_cast<size_t>(2 * r + 1)];
       if (their_key < key || (their_key == key && r < rank_)) ++new_rank;
     }
+    if (new_size == 1) return make_self_group();
     std::lock_guard lock(shared_->mutex);
     std::shared_ptr<Shared>& child = shared_->children[{number, color}];
     if (!child) child = std::make_shared<Shared>(new_size, shared_->aborted);
@@ -293,7 +294,7 @@ void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<v
     try {
       engine::ThreadPool pool(threads_per_rank);
       pool.make_current();
-      body(std::make_unique<ThreadGroup>(shared, rank));
+      body(num_ranks == 1 ? make_self_group() : std::make_unique<ThreadGroup>(shared, rank));
     } catch (...) {
       std::lock_guard lock(error_mutex);
       if (!first_error) first_error = std::current_exception();

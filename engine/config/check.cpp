@@ -92,7 +92,7 @@ void check_batch(const Config& c, Checker& check) {
                   " sequences of a step: ", divisors(sequences));
     return;
   }
-  const int64_t each = c.sequences_per_granule(), pass = t.micro_batch.value_or(each);
+  const int64_t each = c.sequences_per_granule(), pass = c.sequences_per_pass();
   const bool whole = pass % each == 0;
   check.require(whole || each % pass == 0, "train.micro_batch", "train.micro_batch is ", pass,
                 " but must be whole granules of ", each, " sequences or an equal part of one");

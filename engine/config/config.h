@@ -228,7 +228,8 @@ struct TrainingConfig {
     v("seq_len", seq_len, at_least(1), "tokens of one sequence");
     v("batch_tokens", batch_tokens, at_least(1.0), "tokens of one step over all ranks");
     v("micro_batch", micro_batch, at_least(1),
-      "sequences per rank and pass: whole granules or an equal part of one; null: one granule");
+      "sequences per rank and pass: whole granules or an equal part of one; null: whole granules of up to 2,048 "
+      "tokens");
     v("granules", granules, at_least(1),
       "blocks of a step's batch that results are defined on; at least the number of ranks");
     v("document_mask", document_mask, any(), "attention and positions restart at each document");
@@ -362,6 +363,11 @@ struct Config {
 
   int64_t sequences_per_step() const { return batch_tokens() / train.seq_len; }
   int64_t sequences_per_granule() const { return sequences_per_step() / train.granules; }
+  // Of a rank, at most. More rows amortise reading the weights, more than some 2,048 tokens only cost memory.
+  int64_t sequences_per_pass() const {
+    const int64_t granule = sequences_per_granule(), granules = 2048 / (granule * train.seq_len);
+    return train.micro_batch.value_or(granules > 1 ? granules * granule : granule);
+  }
   int64_t batch_tokens() const { return train.batch_tokens.value; }
 };
 

@@ -23,7 +23,7 @@ PassSchedule::PassSchedule(const Config& config, int rank, int ranks)
       // the granules g with floor(g * ranks / G) == rank
       granules_begin_(ceil_divide(rank * granules_per_step_, ranks)),
       granules_end_(ceil_divide((rank + 1) * granules_per_step_, ranks)) {
-  const int64_t micro_batch = config.train.micro_batch.value_or(sequences_per_granule_);
+  const int64_t micro_batch = config.sequences_per_pass();
   const int64_t most_granules = ceil_divide(granules_per_step_, ranks);
   if (micro_batch >= sequences_per_granule_) {
     granules_per_pass_ = std::min(micro_batch / sequences_per_granule_, most_granules);
