@@ -25,9 +25,9 @@ MAY_INCLUDE = {
     "attention": LAYERS,
     "moe": LAYERS + ["comm"],
     "engine/model": MODEL,
-    "engine/huggingface": FLOOR + ["engine/config"],
     "engine/data": BESIDE_MODEL,
     "engine/checkpoint": BESIDE_MODEL,
+    "engine/huggingface": BESIDE_MODEL + ["engine/checkpoint"],
     "engine/train": TRAIN,
     "tools": TRAIN + ["engine/train"],
 }

@@ -16,6 +16,8 @@ using Command = std::function<int()>;
 void add_train(CLI::App& app, Command& chosen);
 void add_eval(CLI::App& app, Command& chosen);
 void add_generate(CLI::App& app, Command& chosen);
+void add_import(CLI::App& app, Command& chosen);
+void add_export(CLI::App& app, Command& chosen);
 void add_experts(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
 void add_ckpt(CLI::App& app, Command& chosen);

@@ -1,4 +1,4 @@
-// switchyard eval RUN|CHECKPOINT: loss on held-out and other text, beside n-gram baselines and another model.
+// switchyard eval RUN|CHECKPOINT|HF_DIR: loss on held-out and other text, beside n-gram baselines and another model.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -100,7 +100,7 @@ std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Confi
     set.name = "ood:" + set.name;
     sets.push_back(std::move(set));
   }
-  if (sets.empty()) throw Error(ExitCode::data, "the run holds no text out of training; name a file with --data");
+  if (sets.empty()) throw Error(ExitCode::data, "the model holds no text out of training; name a file with --data");
   return sets;
 }
 
@@ -260,6 +260,7 @@ int run(const Options& options) {
   pool.make_current();
   auto loaded = std::make_unique<train::LoadedModel>(options.model);
   const Config config = loaded->config();
+  train::note_byte_reading(config.model);
   data::Corpus corpus;
   const std::vector<data::TokenSet> sets = sets_to_evaluate(options, config, corpus);
   const Evaluated ours = evaluate(*loaded, sets, config.train.seq_len);
@@ -306,14 +307,15 @@ int run(const Options& options) {
 void add_eval(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
-  command->add_option("model", options->model, "run directory or checkpoint")->required();
+  command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
   command->add_option(
       "--data", options->files,
       "text to evaluate on in place of the run's own sets: a file, or a directory or glob as one set; may be repeated");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
   command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
   command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->add_option("--against", options->against, "another run or checkpoint, compared window by window");
+  command->add_option("--against", options->against,
+                      "another run, checkpoint or Hugging Face directory, compared window by window");
   command->add_option(
       "--require", options->requirements,
       "SET.METRIC<NUMBER (or <=, >, >=), exit 7 where it does not hold; METRIC is loss, bpb, perplexity, "

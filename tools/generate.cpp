@@ -1,4 +1,4 @@
-// switchyard generate RUN|CHECKPOINT -p TEXT: text from a trained model.
+// switchyard generate RUN|CHECKPOINT|HF_DIR -p TEXT: text from a trained model.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
@@ -25,6 +25,7 @@ int run(const Options& options) {
   pool.make_current();
   engine::train::LoadedModel loaded(options.model);
   const engine::ModelConfig& config = loaded.config().model;
+  engine::train::note_byte_reading(config);
   loaded.model().plan(config.max_position_embeddings);
   const engine::train::Generated result =
       engine::train::generate(loaded.model(), config, engine::data::encode(options.prompt), options.generate);
@@ -49,7 +50,7 @@ int run(const Options& options) {
 void add_generate(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("generate", "continue a text with a trained model");
-  command->add_option("model", options->model, "run directory or checkpoint")->required();
+  command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
   command->add_option("-p,--prompt", options->prompt, "text to continue")->required();
   command->add_option("--max-tokens", options->generate.max_tokens, "new tokens at most")->check(CLI::PositiveNumber);
   command->add_option("--temperature", options->generate.temperature, "0: always the likeliest token")

@@ -30,6 +30,8 @@ int main(int argc, char** argv) {
   tools::add_train(app, chosen);
   tools::add_eval(app, chosen);
   tools::add_generate(app, chosen);
+  tools::add_import(app, chosen);
+  tools::add_export(app, chosen);
   tools::add_experts(app, chosen);
   tools::add_bench(app, chosen);
   tools::add_ckpt(app, chosen);

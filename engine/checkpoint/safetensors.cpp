@@ -32,6 +32,22 @@ float widen_half(uint16_t half) {
   return std::bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)));
 }
 
+uint16_t narrow(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);  // values are finite
+}
+
+void write_narrowed(NewFile& file, const ConstTensor& tensor) {
+  constexpr int64_t kChunk = 1 << 16;
+  std::vector<uint16_t> halves;
+  for (int64_t begin = 0; begin < tensor.num_elements(); begin += kChunk) {
+    const int64_t count = std::min(kChunk, tensor.num_elements() - begin);
+    halves.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) halves[static_cast<size_t>(i)] = narrow(tensor.f32()[begin + i]);
+    file.write(halves.data(), count * 2);
+  }
+}
+
 }  // namespace
 
 int64_t SafetensorsFile::Entry::elements() const {
@@ -40,15 +56,17 @@ int64_t SafetensorsFile::Entry::elements() const {
   return count;
 }
 
-void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors) {
+void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors, DType stored) {
+  ENSURE(stored == DType::f32 || stored == DType::bf16, "weights are not stored as ", dtype_name(stored));
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   header["__metadata__"] = {{"format", "pt"}};
   int64_t offset = 0;
   for (const NamedTensor& named : tensors) {
     ENSURE(named.tensor.dtype == DType::f32 && named.tensor.is_contiguous(), named.name, " is not contiguous f32");
-    const int64_t bytes = named.tensor.num_elements() * 4;
+    const int64_t bytes = named.tensor.num_elements() * dtype_bytes(stored);
     std::vector<int64_t> shape(named.tensor.dims, named.tensor.dims + named.tensor.num_dims);
-    header[named.name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {offset, offset + bytes}}};
+    header[named.name] = {
+        {"dtype", stored == DType::f32 ? "F32" : "BF16"}, {"shape", shape}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   std::string text = header.dump();
@@ -56,7 +74,13 @@ void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors) {
   const uint64_t length = text.size();
   file.write(&length, sizeof(length));
   file.write(text);
-  for (const NamedTensor& named : tensors) file.write(named.tensor.data, named.tensor.num_elements() * 4);
+  for (const NamedTensor& named : tensors) {
+    if (stored == DType::f32) {
+      file.write(named.tensor.data, named.tensor.num_elements() * 4);
+    } else {
+      write_narrowed(file, named.tensor);
+    }
+  }
   file.finish();
 }
 

@@ -15,8 +15,8 @@ struct NamedTensor {
   std::string name;
   ConstTensor tensor;  // contiguous f32
 };
-// Writes all tensors in order; `file` is finished afterwards.
-void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors);
+// Writes all tensors in order, as f32 or rounded to bf16 (to nearest, ties to even); `file` is finished afterwards.
+void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors, DType stored = DType::f32);
 
 class SafetensorsFile {
  public:
@@ -29,6 +29,7 @@ class SafetensorsFile {
   // Throws Error(checkpoint) with the file and what is wrong.
   SafetensorsFile(const std::string& directory, const std::string& name);
 
+  const std::string& name() const { return name_; }
   const std::vector<Entry>& entries() const { return entries_; }
   const Entry* find(const std::string& name) const;
   // Elements [begin, begin + count) as floats; BF16 and F16 are widened.

@@ -136,7 +136,6 @@ void check_run(const Config& c, Checker& check) {
                 "parallel.expert_placement is not there yet; leave it out");
   check.require(c.parallel.overlap_chunks == 1, "parallel.overlap_chunks",
                 "parallel.overlap_chunks is not there yet; leave it at 1");
-  check.require(!c.train.init_from, "train.init_from", "train.init_from is not there yet; leave it out");
 }
 
 }  // namespace

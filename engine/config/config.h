@@ -214,6 +214,20 @@ struct StopConfig {
   }
 };
 
+// How a dense model becomes a mixture, when train.init_from names one.
+struct UpcycleConfig {
+  double noise = 0;
+  double down_scale = 1;
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("noise", noise, at_least(0.0),
+      "standard deviation of what is added to each copy, relative to the root mean square of its weight");
+    v("down_scale", down_scale, above(0.0),
+      "factor on the copied down projections: num_experts / num_experts_per_tok where norm_topk_prob is false");
+  }
+};
+
 struct TrainingConfig {
   int64_t seq_len = 256;
   Count batch_tokens{8192};
@@ -222,6 +236,7 @@ struct TrainingConfig {
   bool document_mask = true;
   StopConfig stop;
   std::optional<std::string> init_from;
+  UpcycleConfig upcycle;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -234,7 +249,9 @@ struct TrainingConfig {
       "blocks of a step's batch that results are defined on; at least the number of ranks");
     v("document_mask", document_mask, any(), "attention and positions restart at each document");
     v("stop", stop, any(), "when the run ends");
-    v("init_from", init_from, any(), "weights to start from: a checkpoint or a Hugging Face directory");
+    v("init_from", init_from, any(),
+      "weights to start from: a run, a checkpoint or a Hugging Face directory; relative to the config file");
+    v("upcycle", upcycle, any(), "where init_from is a dense model and this one has experts: copies of its FFN");
   }
 };
 

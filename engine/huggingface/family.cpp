@@ -86,7 +86,7 @@ Family family_of(const ModelConfig& model) {
   return family;
 }
 
-std::string config_json(const Family& family, const ModelConfig& m, std::optional<int64_t> end_token) {
+std::string config_json(const Family& family, const ModelConfig& m, std::optional<int64_t> end_token, DType stored) {
   const bool widths_differ = family.model_type == "qwen3_moe" || m.num_moe_layers() == 0;
   Json json;
   json["architectures"] = {family.architecture};
@@ -111,8 +111,9 @@ std::string config_json(const Family& family, const ModelConfig& m, std::optiona
   json["bos_token_id"] = nullptr;
   json["eos_token_id"] = id_or_null(end_token);
   json["pad_token_id"] = nullptr;
-  json["torch_dtype"] = "float32";
-  json["dtype"] = "float32";
+  const char* dtype = stored == DType::bf16 ? "bfloat16" : "float32";
+  json["torch_dtype"] = dtype;
+  json["dtype"] = dtype;
   return json.dump(2) + "\n";
 }
 

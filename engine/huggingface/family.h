@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/config/config.h"
+#include "engine/core/dtype.h"
 
 namespace engine::huggingface {
 
@@ -31,7 +32,8 @@ Family family_of(const ModelConfig& model);
 
 // The files of that family that describe the model; only to be called if there is one. `end_token` ends a document, if
 // the vocabulary has such a token.
-std::string config_json(const Family& family, const ModelConfig& model, std::optional<int64_t> end_token);
+std::string config_json(const Family& family, const ModelConfig& model, std::optional<int64_t> end_token,
+                        DType stored = DType::f32);
 std::string generation_config_json(std::optional<int64_t> end_token);
 
 // The name of a weight in the family's files: ours (those of qwen3_moe), except where Mixtral has its own.

@@ -1,9 +1,14 @@
 #include "engine/train/loaded_model.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
+#include "engine/data/tokenizer.h"
+#include "engine/huggingface/model_config.h"
+#include "engine/huggingface/weight_files.h"
 
 namespace engine::train {
 namespace {
@@ -39,15 +44,50 @@ std::string resolve_checkpoint(const std::string& run_or_checkpoint) {
   throw Error(ExitCode::checkpoint, str(run_or_checkpoint, " holds no whole checkpoint", list));
 }
 
-LoadedModel::LoadedModel(const std::string& run_or_checkpoint)
-    : path_(resolve_checkpoint(run_or_checkpoint)),
-      reader_(path_),
-      config_(config_of(reader_.state())),
-      groups_(comm::make_parallel_groups(comm::make_self_group(), 1)),
-      model_(config_, store_, *groups_.ep) {
+bool is_huggingface_directory(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  return fs::exists(path + "/config.json", error) && !fs::exists(path + "/COMMIT", error) &&
+         !fs::exists(path + "/checkpoints", error);
+}
+
+LoadedModel::LoadedModel(const std::string& path) : groups_(comm::make_parallel_groups(comm::make_self_group(), 1)) {
+  if (is_huggingface_directory(path)) {
+    path_ = path;
+    load_huggingface();
+  } else {
+    path_ = resolve_checkpoint(path);
+    load_checkpoint();
+  }
+}
+
+void LoadedModel::build() {
+  model_ = std::make_unique<model::Model>(config_, store_, *groups_.ep);
   store_.commit(1, false);
-  reader_.load_weights(store_);
-  take_balance_state(reader_.state(), model_);
+}
+
+void LoadedModel::load_checkpoint() {
+  const checkpoint::Reader reader(path_);
+  state_ = reader.state();
+  config_ = config_of(state_);
+  build();
+  reader.load_weights(store_);
+  take_balance_state(state_, *model_);
+}
+
+void LoadedModel::load_huggingface() {
+  config_.model = huggingface::read_model_config(path_);
+  config_.train.seq_len = std::min(config_.train.seq_len, config_.model.max_position_embeddings);
+  const huggingface::WeightFiles files(path_);
+  build();
+  files.load(huggingface::family_of(config_.model), store_);
+}
+
+void note_byte_reading(const ModelConfig& model) {
+  if (model.vocabulary() == data::kByteVocabulary || model.vocabulary() == data::kEndOfDocument) return;
+  std::fprintf(stderr,
+               "note: the model has a vocabulary of %lld tokens; text is read as bytes, which are its first 256\n",
+               static_cast<long long>(model.vocabulary()));
 }
 
 void put_balance_state(model::Model& model, checkpoint::TrainingState& state) {

@@ -1,4 +1,4 @@
-// A model from a checkpoint, for evaluation and generation on one rank.
+// A model from a checkpoint or a transformers directory, for evaluation, generation and export on one rank.
 #pragma once
 
 #include <memory>
@@ -15,23 +15,35 @@ namespace engine::train {
 // Throws Error(checkpoint) naming what is wrong.
 std::string resolve_checkpoint(const std::string& run_or_checkpoint);
 
+// Whether `path` is a directory as transformers writes it and no checkpoint of ours.
+bool is_huggingface_directory(const std::string& path);
+
 class LoadedModel {
  public:
-  explicit LoadedModel(const std::string& run_or_checkpoint);
+  // A run directory, a checkpoint or a transformers directory. Throws Error(checkpoint).
+  explicit LoadedModel(const std::string& path);
   const std::string& path() const { return path_; }
-  const Config& config() const { return config_; }
-  const checkpoint::TrainingState& state() const { return reader_.state(); }
-  model::Model& model() { return model_; }
+  const Config& config() const { return config_; }  // of a transformers directory: its model, without data
+  const checkpoint::TrainingState& state() const { return state_; }  // of a transformers directory: step 0
+  model::Model& model() { return *model_; }
+  nn::ParameterStore& store() { return store_; }
   comm::Group& world() { return *groups_.world; }
 
  private:
+  void load_checkpoint();
+  void load_huggingface();
+  void build();
+
   std::string path_;
-  checkpoint::Reader reader_;
+  checkpoint::TrainingState state_;
   Config config_;
   comm::ParallelGroups groups_;
   nn::ParameterStore store_;
-  model::Model model_;
+  std::unique_ptr<model::Model> model_;
 };
+
+// Says on stderr that text is read as bytes where the vocabulary is another one than that of bytes.
+void note_byte_reading(const ModelConfig& model);
 
 // Names of the state arrays of MoE layers in a checkpoint, and their exchange with a model.
 void put_balance_state(model::Model& model, checkpoint::TrainingState& state);

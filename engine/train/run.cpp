@@ -18,6 +18,7 @@
 #include "engine/data/tokenizer.h"
 #include "engine/train/console.h"
 #include "engine/train/evaluate.h"
+#include "engine/train/initial_weights.h"
 #include "engine/train/load_window.h"
 #include "engine/train/trainer.h"
 #include "engine/train/trainer_checkpoint.h"
@@ -92,6 +93,7 @@ class Run {
         checkpoint_to_resume(directory_.checkpoints(), options_.resume, options_.resume_path, problems);
     for (const std::string& problem : problems) console_.warning(problem);
     if (from.empty()) {
+      if (config_.train.init_from) console_.line("init", load_initial_weights(trainer_));
       trainer_.begin_digest();
     } else {
       restore_trainer(trainer_, from);

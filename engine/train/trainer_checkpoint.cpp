@@ -61,6 +61,7 @@ std::string identity(Config config) {
   config.train.stop = {};
   config.train.micro_batch.reset();
   config.train.init_from.reset();
+  config.train.upcycle = {};
   return canonical_json(config);
 }
 
