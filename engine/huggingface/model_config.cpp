@@ -80,7 +80,7 @@ class Keys {
   }
   int64_t integer(std::string_view name, std::string_view other = "") {
     const std::optional<int64_t> value = integer_if_any(other.empty() || json_.find(name) != nullptr ? name : other);
-    if (!value) object(name, " is missing");
+    if (!value) object(name, other.empty() ? "" : " or ", other, " is missing");
     find({name, other});
     return value.value_or(1);
   }
