@@ -100,7 +100,7 @@ TEST_CASE("config: each mistake gives its place and what to do") {
       {replaced("[ { \"name\"", "{ \"name\""), "not valid JSON"},
       {replaced("\"stop\": { \"steps\": \"100 steps\" }", "\"stop\": { \"time\": \"10 min\" }"), "needs a length"},
       {replaced("\"100 steps\"", "\"10 parsecs\""), "train.stop.steps is \"10 parsecs\""},
-      {replaced("\"100 steps\" }", "1 } , \"init_from\": \"x\""), "train.init_from is not there yet"},
+      {replaced("\"100 steps\" }", "1 } , \"upcycle\": { \"noise\": -1 }"), "train.upcycle.noise is -1"},
       {replaced("\"version\": 1,", "\"version\": 1, \"optim\": { \"betas\": [0.9] },"),
        "optim.betas has 1 numbers but must have 2"},
       {replaced("\"version\": 1,", "\"version\": 1, \"optim\": { \"betas\": [0.9, 1.0] },"), "both must be below 1"},
