@@ -41,14 +41,19 @@ std::string resolve_checkpoint(const std::string& run_or_checkpoint) {
   if (!path.empty()) return path;
   std::string list;
   for (const std::string& problem : problems) list += "; " + problem;
+  if (list.empty())
+    list = ", and no Hugging Face model (config.json, model.safetensors) either; give a directory with one";
   throw Error(ExitCode::checkpoint, str(run_or_checkpoint, " holds no whole checkpoint", list));
 }
 
 bool is_huggingface_directory(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  return fs::exists(path + "/config.json", error) && !fs::exists(path + "/COMMIT", error) &&
-         !fs::exists(path + "/checkpoints", error);
+  const auto has = [&path](const char* name) {
+    std::error_code error;
+    return std::filesystem::exists(path + "/" + name, error);
+  };
+  // a checkpoint of ours has such files too, and a damaged one is not to pass for something else
+  return has("config.json") && (has("model.safetensors") || has("model.safetensors.index.json")) && !has("COMMIT") &&
+         !has("state.json") && !has("manifest.json");
 }
 
 LoadedModel::LoadedModel(const std::string& path) : groups_(comm::make_parallel_groups(comm::make_self_group(), 1)) {

@@ -153,6 +153,10 @@ def check_refusals():
     assert 'a RoPE scaling of type "llama3"' in error, error
     assert "sliding_window" in changed("mixtral", config(sliding_window=64))
     assert 'hidden_act is "gelu"' in changed("qwen3", config(hidden_act="gelu"))
+    # a checkpoint without its COMMIT is damaged, not a Hugging Face directory
+    shutil.copytree("llama-alone/checkpoints/step-00000001", "damaged")
+    os.remove("damaged/COMMIT")
+    assert "no whole checkpoint" in run("eval", "damaged", "--data", TEXT, code=6)
     # what no family can say
     tiny = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
     del tiny["$schema"]
