@@ -1,40 +1,66 @@
-// switchyard ckpt info|verify: looks into a checkpoint.
+// switchyard ckpt ls|info|verify|diff|prune|tag: looks into checkpoints and keeps house among them.
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/tags.h"
+#include "engine/config/config_difference.h"
+#include "engine/config/reader.h"
 #include "engine/config/units.h"
 #include "engine/core/error.h"
+#include "engine/core/hash.h"
+#include "engine/core/thread_pool.h"
 #include "engine/train/loaded_model.h"
+#include "engine/train/run_directory.h"
 #include "tools/command.h"
 
 namespace tools {
 namespace {
 
 using namespace engine;
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
 
 struct Options {
-  std::string path;
-  bool json = false;
+  std::string path, other, tag;
+  int64_t keep = 2;
+  bool json = false, dry_run = false, remove = false;
 };
+
+void print_json(const Json& json) {
+  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+std::string checkpoints_of(const std::string& run) {
+  std::error_code error;
+  const std::string directory = run + "/checkpoints";
+  if (fs::is_directory(directory, error)) return directory;
+  throw Error(ExitCode::checkpoint, str(run, " has no checkpoints; give a run directory"));
+}
+
+int64_t bytes_of(const checkpoint::Reader& reader) {
+  int64_t bytes = 0;
+  for (const auto& file : reader.files()) bytes += file.bytes;
+  return bytes;
+}
 
 int info(const Options& options) {
   const std::string path = train::resolve_checkpoint(options.path);
   const checkpoint::Reader reader(path);
   const checkpoint::TrainingState& state = reader.state();
-  int64_t bytes = 0;
-  for (const auto& file : reader.files()) bytes += file.bytes;
   if (options.json) {
-    const nlohmann::ordered_json line = {{"path", path},
-                                         {"step", state.step},
-                                         {"tokens", state.tokens},
-                                         {"digest", state.digest},
-                                         {"weights_hash", state.weights_hash},
-                                         {"weights", reader.num_weights()},
-                                         {"bytes", bytes}};
-    std::printf("%s\n", line.dump().c_str());
+    print_json({{"path", path},
+                {"step", state.step},
+                {"tokens", state.tokens},
+                {"digest", state.digest},
+                {"weights_hash", state.weights_hash},
+                {"weights", reader.num_weights()},
+                {"bytes", bytes_of(reader)}});
     return 0;
   }
   std::printf("%s\nstep     %lld\ntokens   %lld\ndigest   %s\nweights  %lld tensors, hash %s\n\n", path.c_str(),
@@ -47,10 +73,7 @@ int info(const Options& options) {
 int verify(const Options& options) {
   const std::vector<std::string> problems = checkpoint::verify_checkpoint(options.path);
   if (options.json) {
-    std::printf("%s\n",
-                nlohmann::ordered_json{{"path", options.path}, {"whole", problems.empty()}, {"problems", problems}}
-                    .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
-                    .c_str());
+    print_json({{"path", options.path}, {"whole", problems.empty()}, {"problems", problems}});
   } else {
     for (const std::string& problem : problems) std::fprintf(stderr, "%s\n", problem.c_str());
     if (problems.empty()) std::printf("%s is whole\n", options.path.c_str());
@@ -58,20 +81,162 @@ int verify(const Options& options) {
   return problems.empty() ? 0 : static_cast<int>(ExitCode::checkpoint);
 }
 
+// One checkpoint as `ls` shows it; of a damaged one the first problem.
+Json listed(const std::string& directory, const std::string& name, const std::map<std::string, std::string>& tags) {
+  Json row = {{"name", name}, {"tags", Json::array()}};
+  for (const auto& [tag, step] : tags) {
+    if (step == name) row["tags"].push_back(tag);
+  }
+  try {
+    const checkpoint::Reader reader(directory + "/" + name);
+    const checkpoint::TrainingState& state = reader.state();
+    row["step"] = state.step;
+    row["tokens"] = state.tokens;
+    row["bytes"] = bytes_of(reader);
+    row["digest"] = state.digest;
+    row["config_sha256"] = to_hex(sha256(state.config.data(), static_cast<int64_t>(state.config.size())));
+    const Config config = parse_config(state.config, name, {});
+    row["began_from"] = config.train.init_from ? Json(*config.train.init_from) : Json(nullptr);
+  } catch (const Error& error) {
+    row["problem"] = error.what();
+  }
+  return row;
+}
+
+int ls(const Options& options) {
+  const std::string directory = checkpoints_of(options.path);
+  const std::map<std::string, std::string> tags = checkpoint::read_tags(directory);
+  Json rows = Json::array();
+  for (const std::string& name : checkpoint::list_checkpoints(directory)) rows.push_back(listed(directory, name, tags));
+  if (options.json) return print_json({{"run", options.path}, {"checkpoints", rows}}), 0;
+  std::printf("%-14s %9s %9s %10s  %-16s %-8s  %s\n", "checkpoint", "step", "tokens", "size", "digest", "config",
+              "tags");
+  for (const Json& row : rows) {
+    const std::string name = row["name"];
+    std::string names;
+    for (const Json& tag : row["tags"]) names += (names.empty() ? "" : ", ") + tag.get<std::string>();
+    if (row.contains("problem")) {
+      std::printf("%-14s damaged: %s\n", name.c_str(), row["problem"].get<std::string>().c_str());
+      continue;
+    }
+    std::printf("%-14s %9lld %9s %10s  %-16.16s %-8.8s  %s\n", name.c_str(), row["step"].get<long long>(),
+                print_count(row["tokens"]).c_str(), print_bytes(row["bytes"]).c_str(),
+                row["digest"].get<std::string>().c_str(), row["config_sha256"].get<std::string>().c_str(),
+                names.c_str());
+  }
+  return 0;
+}
+
+// |a - b| / |b| of one weight.
+double relative_change(const nn::Parameter& a, const nn::Parameter& b) {
+  double difference = 0, norm = 0;
+  for (int64_t i = 0; i < a.elements; ++i) {
+    const double x = static_cast<double>(a.weight.f32()[i]), y = static_cast<double>(b.weight.f32()[i]);
+    difference += (x - y) * (x - y), norm += y * y;
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+int diff(const Options& options) {
+  ThreadPool pool(available_processors());
+  pool.make_current();
+  train::LoadedModel a(options.path), b(options.other);
+  const std::vector<std::string> config = config_differences(a.config(), b.config());
+  std::vector<std::pair<double, std::string>> changed;
+  Json only = Json::array();
+  int64_t equal = 0;
+  for (const nn::Parameter& p : a.store().all()) {
+    const nn::Parameter* q = b.store().find(p.spec.name);
+    if (q == nullptr || q->spec.dims != p.spec.dims) {
+      only.push_back(p.spec.name);
+    } else if (const double change = relative_change(p, *q); change > 0) {
+      changed.emplace_back(change, p.spec.name);
+    } else {
+      ++equal;
+    }
+  }
+  std::sort(changed.rbegin(), changed.rend());
+  if (options.json) {
+    Json weights = Json::object();
+    for (const auto& [change, name] : changed) weights[name] = change;
+    print_json({{"a", {{"path", a.path()}, {"step", a.state().step}}},
+                {"b", {{"path", b.path()}, {"step", b.state().step}}},
+                {"config", config},
+                {"equal_weights", equal},
+                {"changed_weights", weights},
+                {"of_another_shape", only}});
+    return 0;
+  }
+  std::printf("A %s, step %lld\nB %s, step %lld\n\n", a.path().c_str(), static_cast<long long>(a.state().step),
+              b.path().c_str(), static_cast<long long>(b.state().step));
+  if (config.empty()) std::printf("the configs are equal\n");
+  for (const std::string& line : config) std::printf("config  %s\n", line.c_str());
+  std::printf("\n%lld weights are equal, %zu differ, %zu of A are not in B or have another shape there\n",
+              static_cast<long long>(equal), changed.size(), only.size());
+  constexpr size_t kMost = 12;
+  for (size_t i = 0; i < std::min(kMost, changed.size()); ++i) {
+    std::printf("%s%10.3e  %s\n", i == 0 ? "\n  |A-B|/|B|\n" : "", changed[i].first, changed[i].second.c_str());
+  }
+  if (changed.size() > kMost) std::printf("... and %zu more; --json has all\n", changed.size() - kMost);
+  return 0;
+}
+
+int prune(const Options& options) {
+  const std::string directory = checkpoints_of(options.path);
+  const train::RunDirectory lock(options.path);  // not while a run saves into it
+  const std::vector<std::string> names = checkpoint::expendable_checkpoints(directory, options.keep);
+  if (!options.dry_run) checkpoint::remove_checkpoints(directory, names);
+  if (options.json) return print_json({{"removed", names}, {"dry_run", options.dry_run}}), 0;
+  for (const std::string& name : names)
+    std::printf("%s %s\n", options.dry_run ? "would remove" : "removed", name.c_str());
+  if (names.empty()) std::printf("nothing to remove\n");
+  return 0;
+}
+
+int tag(const Options& options) {
+  if (options.remove) {
+    checkpoint::remove_tag(checkpoints_of(options.path), options.tag);
+    std::printf("%s is no tag any more\n", options.tag.c_str());
+    return 0;
+  }
+  const fs::path path = fs::path(train::resolve_checkpoint(options.path)).lexically_normal();
+  const fs::path step = path.has_filename() ? path : path.parent_path();
+  if (!step.filename().string().starts_with("step-")) {
+    throw Error(ExitCode::usage, str(path.string(), " does not lie in a run; only checkpoints of a run have tags"));
+  }
+  checkpoint::add_tag(step.parent_path().string(), options.tag, step.filename().string());
+  std::printf("%s is %s\n", options.tag.c_str(), step.string().c_str());
+  return 0;
+}
+
 }  // namespace
 
 void add_ckpt(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
-  CLI::App* ckpt = app.add_subcommand("ckpt", "look into checkpoints");
+  CLI::App* ckpt = app.add_subcommand("ckpt", "look into checkpoints, name them, remove them");
   ckpt->require_subcommand(1);
-  const auto add = [&](const char* name, const char* help, int (*action)(const Options&)) {
+  const auto add = [&](const char* name, const char* help, const char* argument, const char* meaning,
+                       int (*action)(const Options&)) {
     CLI::App* command = ckpt->add_subcommand(name, help);
-    command->add_option("checkpoint", options->path, "a checkpoint")->required();
+    command->add_option(argument, options->path, meaning)->required();
     command->add_flag("--json", options->json, "one JSON object on stdout");
     command->callback([options, action, &chosen] { chosen = [options, action] { return action(*options); }; });
+    return command;
   };
-  add("info", "step, digest and files", info);
-  add("verify", "check every file against the manifest; exit 0 or 6", verify);
+  const char* const which = "run directory, RUN@TAG or checkpoint";
+  add("ls", "the checkpoints of a run, newest first", "run", "run directory", ls);
+  add("info", "step, digest and files", "checkpoint", which, info);
+  add("verify", "check every file against the manifest; exit 0 or 6", "checkpoint", "a checkpoint", verify);
+  CLI::App* command = add("diff", "config keys and weights in which two models differ", "a", which, diff);
+  command->add_option("b", options->other, which)->required();
+  command = add("prune", "remove all but the newest checkpoints; those with a tag stay", "run", "run directory", prune);
+  command->add_option("--keep", options->keep, "how many of the newest stay (default: 2)")->check(CLI::PositiveNumber);
+  command->add_flag("--dry-run", options->dry_run, "only say which");
+  command = add("tag", "name a checkpoint: retention keeps it, and RUN@TAG means it", "checkpoint",
+                "run directory (its newest) or checkpoint; with --remove a run directory", tag);
+  command->add_option("tag", options->tag, "letters, digits, \".\", \"_\", \"-\"")->required();
+  command->add_flag("--remove", options->remove, "take the tag away; the checkpoint stays for now");
+  ckpt->footer("Example: switchyard ckpt tag runs/mine best && switchyard eval runs/mine@best");
 }
 
 }  // namespace tools

@@ -55,11 +55,16 @@ struct SaveRequest {
 };
 
 // Collective over groups.world. Returns the checkpoint's path once it is durable; then removes older ones beyond
-// keep_last. A failure on any rank throws on every rank and leaves older checkpoints as they were.
+// keep_last that have no tag. A failure on any rank throws on every rank and leaves older checkpoints as they were.
 std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups);
 
 // Names of step-* directories in `directory`, newest first; empty if there is none.
 std::vector<std::string> list_checkpoints(const std::string& directory);
+
+// Those that retention gives up: older than the newest keep_last, and without a tag.
+std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last);
+// Removes checkpoints, each renamed first so that none is ever there in part.
+void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names);
 
 // Everything that is wrong with a checkpoint, one sentence each; empty if it is whole.
 std::vector<std::string> verify_checkpoint(const std::string& path);

@@ -96,6 +96,14 @@ void Directory::rename(const std::string& from, const std::string& to) const {
   }
 }
 
+void Directory::replace(const std::string& from, const std::string& to) const {
+  if (renameat(fd_.get(), from.c_str(), fd_.get(), to.c_str()) != 0) fail("rename to", path_ + "/" + to);
+}
+
+void Directory::remove_file(const std::string& name) const {
+  if (unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) fail("remove", path_ + "/" + name);
+}
+
 void Directory::remove_directory(const std::string& name) const {
   const std::string path = path_ + "/" + name;
   const Descriptor inner(openat(fd_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

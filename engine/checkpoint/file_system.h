@@ -59,6 +59,10 @@ class Directory {
   void sync() const;
   // Gives `from` the name `to`, which must not be taken.
   void rename(const std::string& from, const std::string& to) const;
+  // Gives `from` the name `to`, in place of what had it.
+  void replace(const std::string& from, const std::string& to) const;
+  // Removes a plain file, if it is there.
+  void remove_file(const std::string& name) const;
   // Removes a directory in here and the plain files in it; does not follow links.
   void remove_directory(const std::string& name) const;
   const std::string& path() const { return path_; }

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "comm/text.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/file_system.h"
 #include "engine/checkpoint/safetensors.h"
+#include "engine/checkpoint/tags.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/core/error.h"
 
@@ -186,18 +188,6 @@ Numbering number_shards(comm::Group& world, bool has_some) {
   return numbering;
 }
 
-void remove_old(const Directory& parent, int64_t keep_last) {
-  std::vector<std::string> steps = list_checkpoints(parent.path());
-  for (size_t i = static_cast<size_t>(keep_last); i < steps.size(); ++i) {
-    const std::string trash = ".trash-" + steps[i];
-    parent.rename(steps[i], trash);
-    parent.remove_directory(trash);
-  }
-  for (const std::string& name : parent.names()) {
-    if (name.starts_with(".trash-") || name.starts_with(".tmp-")) parent.remove_directory(name);
-  }
-}
-
 }  // namespace
 
 std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups) {
@@ -234,9 +224,33 @@ std::string save_checkpoint(const std::string& directory, const SaveRequest& req
     const Directory parent = Directory::open(directory);
     parent.rename(temporary, step_name);
     parent.sync();
-    remove_old(parent, request.keep_last);
+    remove_checkpoints(directory, expendable_checkpoints(directory, request.keep_last));
   });
   return path;
+}
+
+std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last) {
+  std::set<std::string> tagged;
+  try {
+    for (const auto& [tag, step] : read_tags(directory)) tagged.insert(step);
+  } catch (const Error&) {
+    return {};  // what may be wanted is not known: nothing goes
+  }
+  std::vector<std::string> steps = list_checkpoints(directory);
+  steps.erase(steps.begin(), steps.begin() + std::min<int64_t>(keep_last, static_cast<int64_t>(steps.size())));
+  std::erase_if(steps, [&](const std::string& step) { return tagged.contains(step); });
+  return steps;
+}
+
+void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names) {
+  const Directory parent = Directory::open(directory);
+  for (const std::string& name : names) {
+    parent.rename(name, ".trash-" + name);
+    parent.remove_directory(".trash-" + name);
+  }
+  for (const std::string& name : parent.names()) {
+    if (name.starts_with(".trash-") || name.starts_with(".tmp-")) parent.remove_directory(name);
+  }
 }
 
 std::vector<std::string> list_checkpoints(const std::string& directory) {

@@ -3,10 +3,9 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <sstream>
 #include <vector>
 
-#include "engine/config/canonical.h"
+#include "engine/config/config_difference.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "engine/train/loaded_model.h"
@@ -48,28 +47,14 @@ ModelConfig dense_origin(ModelConfig m) {
   return m;
 }
 
-std::vector<std::string> lines_of(const ModelConfig& model) {
-  Config config;
-  config.model = model;
-  std::istringstream text(canonical_json(config));
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(text, line);) {
-    if (!line.empty() && line.back() == ',') line.pop_back();
-    lines.push_back(line.substr(std::min(line.size(), line.find_first_not_of(' '))));
-  }
-  return lines;
-}
-
 void check_same_model(const std::string& path, const ModelConfig& theirs, const ModelConfig& ours) {
-  const std::vector<std::string> a = lines_of(computed(theirs)), b = lines_of(computed(ours));
+  Config there, here;
+  there.model = computed(theirs), here.model = computed(ours);
   std::string list;
-  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
-    const std::string &then = i < a.size() ? a[i] : "nothing", &now = i < b.size() ? b[i] : "nothing";
-    if (then != now) list += str(list.empty() ? "" : "; ", then, " there and ", now, " here");
-  }
+  for (const std::string& line : config_differences(there, here)) list += (list.empty() ? "" : "; ") + line;
   if (list.empty()) return;
-  throw Error(ExitCode::checkpoint, str("train.init_from ", path, " is another model than this config's: ", list,
-                                        "; change the config's model"));
+  throw Error(ExitCode::checkpoint,
+              str("train.init_from ", path, " is another model than this config's: ", list, "; change the config"));
 }
 
 // "model.layers.3.mlp.experts.5.up_proj.weight" -> "model.layers.3.mlp.up_proj.weight"

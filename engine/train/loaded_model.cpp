@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "engine/checkpoint/tags.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
 #include "engine/data/tokenizer.h"
@@ -32,6 +33,11 @@ std::string resolve_checkpoint(const std::string& run_or_checkpoint) {
   namespace fs = std::filesystem;
   std::error_code error;
   if (fs::exists(run_or_checkpoint + "/COMMIT", error)) return run_or_checkpoint;
+  const size_t at = run_or_checkpoint.rfind('@');
+  if (at != std::string::npos && !fs::exists(run_or_checkpoint, error)) {
+    const std::string checkpoints = run_or_checkpoint.substr(0, at) + "/checkpoints";
+    return checkpoints + "/" + checkpoint::step_of_tag(checkpoints, run_or_checkpoint.substr(at + 1));
+  }
   if (!fs::is_directory(run_or_checkpoint, error)) {
     throw Error(ExitCode::checkpoint,
                 str(run_or_checkpoint, " is not a directory; give a run directory or a checkpoint in it"));

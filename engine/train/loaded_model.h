@@ -11,7 +11,7 @@
 
 namespace engine::train {
 
-// The checkpoint meant by a run directory (its newest whole one) or by the path of a checkpoint itself.
+// The checkpoint meant by a run directory (its newest whole one), by RUN@TAG, or by the path of a checkpoint itself.
 // Throws Error(checkpoint) naming what is wrong.
 std::string resolve_checkpoint(const std::string& run_or_checkpoint);
 

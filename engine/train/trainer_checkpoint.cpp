@@ -6,6 +6,7 @@
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/config/canonical.h"
+#include "engine/config/config_difference.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
 #include "engine/data/tokenizer.h"
@@ -50,7 +51,7 @@ std::string absolute(const std::string& directory) {
 }
 
 // The config without what a continuation may change.
-std::string identity(Config config) {
+Config identity(Config config) {
   config.name.clear();
   config.data = {};
   config.optim = {};
@@ -62,7 +63,7 @@ std::string identity(Config config) {
   config.train.micro_batch.reset();
   config.train.init_from.reset();
   config.train.upcycle = {};
-  return canonical_json(config);
+  return config;
 }
 
 // Weights and config.json as transformers opens them, if it has a family for the model.
@@ -74,11 +75,6 @@ void describe_for_transformers(const Config& config, checkpoint::SaveRequest& re
   if (config.model.vocabulary() > data::kEndOfDocument) end_token = data::kEndOfDocument;
   request.extra_files["config.json"] = huggingface::config_json(family, config.model, end_token);
   request.extra_files["generation_config.json"] = huggingface::generation_config_json(end_token);
-}
-
-std::string line_at(const std::string& text, size_t at) {
-  const size_t begin = text.rfind('\n', at) + 1, first = text.find_first_not_of(' ', begin);
-  return text.substr(first, text.find('\n', first) - first);
 }
 
 }  // namespace
@@ -125,13 +121,13 @@ void restore_trainer(Trainer& trainer, const std::string& path) {
 }
 
 void check_same_training(const Config& ours, const Config& saved) {
-  const std::string now = identity(ours), then = identity(saved);
-  size_t at = 0;
-  while (at < now.size() && at < then.size() && now[at] == then[at]) ++at;
-  if (at == now.size() && at == then.size()) return;
-  throw Error(ExitCode::checkpoint,
-              str("the config differs from the checkpoint's in what may not change: ", line_at(now, at), " was ",
-                  line_at(then, at), "; use the run's own config, or another --run-dir"));
+  std::string list;
+  for (const std::string& line : config_differences(identity(saved), identity(ours))) {
+    list += (list.empty() ? "" : "; ") + line;
+  }
+  if (list.empty()) return;
+  throw Error(ExitCode::checkpoint, str("the config differs from the checkpoint's in what may not change: ", list,
+                                        "; use the run's own config, or another --run-dir"));
 }
 
 }  // namespace engine::train

@@ -107,7 +107,7 @@ def check_upcycling():
     run("train", f"{name}.json", "--run-dir", "unscaled", *scaled[2:])
     assert abs(held_out_loss("scaled") - loss) < abs(held_out_loss("unscaled") - loss)
     error = run("train", f"{name}.json", "--run-dir", "other", "--set", "model.rms_norm_eps=1e-5", "--set", "model.num_key_value_heads=4", code=6)
-    assert '"rms_norm_eps": 1e-06 there and "rms_norm_eps": 1e-05 here' in error and "num_key_value_heads" in error, error
+    assert "model.rms_norm_eps: 1e-06 there, 1e-05 here" in error and "num_key_value_heads" in error, error
     error = run("train", f"{name}.json", "--run-dir", "other", "--set", "model.n_shared_experts=1", code=6)
     assert "none is shared" in error, error
     error = run("train", f"{name}.json", "--run-dir", "other", "--set", "train.init_from=nowhere", code=6)
