@@ -28,7 +28,10 @@ ModelConfig computed(ModelConfig m) {
   const ModelConfig plain;
   m.initializer_range = plain.initializer_range;
   m.max_position_embeddings = plain.max_position_embeddings;
+  const RouterConfig router = m.router;
   m.router = plain.router;
+  m.router.force = router.force;
+  m.router.bias_update_rate = router.bias_update_rate > 0 ? 1 : 0;  // whether there are biases
   if (has_experts) return m;
   m.num_experts = 0;
   m.num_experts_per_tok = plain.num_experts_per_tok;
@@ -44,6 +47,7 @@ ModelConfig dense_origin(ModelConfig m) {
   m.n_group = 1, m.topk_group = 1;
   m.scoring_func = "softmax";
   m.routed_scaling_factor = 1;
+  m.router = {};
   return m;
 }
 
@@ -85,6 +89,14 @@ void copy_into_expert(const nn::Parameter& from, const Config& config, nn::Param
   for (int64_t i = 0; i < to.elements; ++i) weight[i] += noise[static_cast<size_t>(i)];
 }
 
+void copy_expert_biases(model::Model& from, model::Model& to) {
+  for (size_t i = 0; i < to.moe_layers().size(); ++i) {
+    if (to.moe_layers()[i]->expert_bias()) {
+      to.moe_layers()[i]->expert_bias()->values() = from.moe_layers()[i]->expert_bias()->values();
+    }
+  }
+}
+
 }  // namespace
 
 std::string load_initial_weights(Trainer& trainer) {
@@ -110,6 +122,7 @@ std::string load_initial_weights(Trainer& trainer) {
       copy(*from, parameter);
     }
   }
+  if (!upcycles) copy_expert_biases(source.model(), trainer.model());
   trainer.store().weights_changed();
   return str("weights of ", source.path(), upcycles ? ", its FFN copied into every expert" : "");
 }

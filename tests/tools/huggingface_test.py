@@ -79,6 +79,21 @@ def check_training_from_it():
         assert alone["digest"] in card and "## Data" in card, card
 
 
+def check_a_run_as_origin():
+    """A run with expert biases: they are part of what its model computes."""
+    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
+    del config["$schema"]
+    config["model"]["router"] = {"bias_update_rate": 0.05}
+    json.dump(config, open("biased.json", "w"))
+    run("train", "biased.json", "--run-dir", "biased")
+    still = ["--set", "optim.lr=1e-30", "--set", "optim.min_lr=0", "--set", "optim.warmup=0", "--set", "optim.weight_decay=0",
+             "--set", "optim.schedule=constant", "--steps", 1, "--set", "train.init_from=biased"]  # fmt: skip
+    run("train", "biased.json", "--run-dir", "on", *still, "--set", "model.router.bias_update_rate=1e-30")
+    assert held_out_loss("on") == held_out_loss("biased")
+    error = run("train", "biased.json", "--run-dir", "off", *still, "--set", "model.router.bias_update_rate=0", code=6)
+    assert "model.router.bias_update_rate" in error, error
+
+
 def check_upcycling():
     config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
     del config["$schema"]
@@ -172,6 +187,7 @@ def main():
         file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
     check_what_transformers_wrote()
     check_training_from_it()
+    check_a_run_as_origin()
     check_upcycling()
     check_refusals()
 
