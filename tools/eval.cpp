@@ -91,6 +91,9 @@ std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Confi
     for (const std::string& path : options.files) sets.push_back(read_set(path, config.model.vocabulary()));
     return sets;
   }
+  if (config.data.sources.empty() && config.data.ood.empty()) {
+    throw Error(ExitCode::data, str(options.model, " names no text of its own; name some with --data"));
+  }
   corpus = data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
                                 config.model.vocabulary());
   for (const data::SourceSplit& source : corpus.sources) {

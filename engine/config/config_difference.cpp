@@ -23,8 +23,9 @@ std::string dotted(const std::string& pointer) {
   return key;
 }
 
+// An empty list is nothing here; what it lacks is named element by element.
 std::string value_of(const Json& flat, const std::string& key) {
-  return flat.contains(key) ? flat[key].dump() : "nothing";
+  return flat.contains(key) && !flat[key].is_null() ? flat[key].dump() : "nothing";
 }
 
 }  // namespace

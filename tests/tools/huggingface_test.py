@@ -172,6 +172,7 @@ def check_refusals():
     shutil.copytree("llama-alone/checkpoints/step-00000001", "damaged")
     os.remove("damaged/COMMIT")
     assert "no whole checkpoint" in run("eval", "damaged", "--data", TEXT, code=6)
+    assert "name some with --data" in run("eval", os.path.join(GOLDEN, "llama"), code=3)
     # what no family can say
     tiny = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
     del tiny["$schema"]

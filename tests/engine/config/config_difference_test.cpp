@@ -23,9 +23,11 @@ TEST_CASE("config_difference: every key that differs is named once, with both va
   const std::vector<std::string> lines = config_differences(a, b);
   const auto has = [&](const std::string& line) { return std::count(lines.begin(), lines.end(), line) == 1; };
   CHECK(has("train.seq_len: 128 there, 256 here"));
-  CHECK(has("model.head_dim: null there, 16 here"));
+  CHECK(has("model.head_dim: nothing there, 16 here"));
   CHECK(has("data.sources[0].name: nothing there, \"text\" here"));
   CHECK(has("data.sources[0].files[0]: nothing there, \"a.txt\" here"));
+  CHECK(std::none_of(lines.begin(), lines.end(),
+                     [](const std::string& line) { return line.starts_with("data.sources:"); }));
   CHECK(std::count_if(lines.begin(), lines.end(), [](const std::string& line) {
           return line.starts_with("model.router.aux_loss_coef: ") && line.ends_with(" there, 0.25 here");
         }) == 1);
