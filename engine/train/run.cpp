@@ -4,36 +4,22 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cmath>
-#include <cstdio>
-#include <nlohmann/json.hpp>
-#include <optional>
 
 #include "engine/config/canonical.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
-#include "engine/data/ngram.h"
-#include "engine/data/tokenizer.h"
 #include "engine/train/console.h"
-#include "engine/train/evaluate.h"
-#include "engine/train/initial_weights.h"
-#include "engine/train/load_window.h"
+#include "engine/train/run_checkpoints.h"
+#include "engine/train/run_evaluation.h"
+#include "engine/train/run_log.h"
 #include "engine/train/trainer.h"
-#include "engine/train/trainer_checkpoint.h"
 
 namespace engine::train {
-
-using Json = nlohmann::ordered_json;
-
 namespace {
 
 std::atomic<int> signals_received{0};
-
-Json number_or_null(const std::optional<double>& x) {
-  return x ? Json(*x) : Json();
-}
 
 void on_signal(int number) {
   if (signals_received.fetch_add(1) > 0) _exit(128 + number);
@@ -52,12 +38,13 @@ class Run {
         console_(!leads_),
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         trainer_(config, groups),
-        evaluator_(trainer_.model(), *groups.world, config.train.seq_len, trainer_.max_rows(),
-                   config.train.document_mask),
-        window_(trainer_) {}
+        checkpoints_(trainer_, directory, console_),
+        log_(trainer_, written_directory(), console_),
+        evaluation_(trainer_, corpus, written_directory(), console_) {}
 
   RunSummary run() {
-    start_or_resume();
+    checkpoints_.start(options_.resume, options_.resume_path);
+    if (written_directory()) write_what_was_given();
     describe();
     RunSummary summary{.status = "done", .run_dir = directory_.path()};
     if (trainer_.step() >= last_step() && !options_.dry_run) {
@@ -76,30 +63,19 @@ class Run {
     summary.step = trainer_.step();
     summary.tokens = trainer_.step() * config_.batch_tokens();
     summary.loss = last_loss_;
-    summary.tokens_per_second = mean_speed();
+    summary.tokens_per_second = log_.mean_speed();
     summary.digest = trainer_.digest();
     return summary;
   }
 
  private:
   int64_t last_step() const { return trainer_.total_steps() > 0 ? trainer_.total_steps() : INT64_MAX; }
-  double mean_speed() const { return trained_seconds_ > 0 ? trained_tokens_ / trained_seconds_ : 0; }
+  // Where this rank writes logs; null if it writes none.
+  RunDirectory* written_directory() const { return leads_ && !options_.dry_run ? &directory_ : nullptr; }
 
   // --- start -------------------------------------------------------------------------------------------------------
 
-  void start_or_resume() {
-    std::vector<std::string> problems;
-    const std::string from =
-        checkpoint_to_resume(directory_.checkpoints(), options_.resume, options_.resume_path, problems);
-    for (const std::string& problem : problems) console_.warning(problem);
-    if (from.empty()) {
-      if (config_.train.init_from) console_.line("init", load_initial_weights(trainer_));
-      trainer_.begin_digest();
-    } else {
-      restore_trainer(trainer_, from);
-      console_.line("resume", str(from, ", step ", trainer_.step()));
-    }
-    if (!leads_ || options_.dry_run) return;
+  void write_what_was_given() {
     directory_.write("config.json", config_.text.empty() ? canonical_json(config_) : config_.text);
     directory_.write("config.resolved.json", canonical_json(config_));
     directory_.write("data.manifest.json", corpus_.manifest);
@@ -119,30 +95,9 @@ class Run {
                                " experts, top-", config_.model.num_experts_per_tok, ": ", print_count(parameters.total),
                                " parameters, ", print_count(parameters.active), " active"));
     console_.line("memory", memory_text());
-    if (leads_) three_gram_ = three_gram_baseline();
-    if (three_gram_ > 0) {
-      char text[96];
-      std::snprintf(text, sizeof(text), "the held-out text under a 3-gram model of the training text: %.3f bits/byte",
-                    three_gram_);
-      console_.line("baseline", text);
-    }
+    if (leads_) evaluation_.measure_baseline();
     if (config_.model.router.force == "uniform")
       console_.warning("model.router.force is \"uniform\": experts are not chosen by the router");
-  }
-
-  // What a model of three bytes reaches on the same held-out text, in bits per byte; 0 where none is held out.
-  double three_gram_baseline() const {
-    data::NgramModel model(3, data::kByteVocabulary);
-    for (const data::SourceSplit& source : corpus_.sources) model.train(source.train.tokens);
-    double bits = 0;
-    int64_t bytes = 0;
-    for (const data::SourceSplit& source : corpus_.sources) {
-      const std::vector<uint16_t>& tokens = source.held_out.tokens;
-      if (tokens.size() < 2) continue;
-      bits += model.bits_per_token(tokens) * static_cast<double>(tokens.size() - 1);
-      bytes += source.held_out.num_bytes - 1;
-    }
-    return bytes > 0 ? bits / static_cast<double>(bytes) : 0;
   }
 
   std::string memory_text() {
@@ -163,47 +118,13 @@ class Run {
     const StepResult result =
         trainer_.train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
     last_loss_ = result.loss;
-    trained_tokens_ += static_cast<double>(config_.batch_tokens());
-    trained_seconds_ += result.seconds;
-    window_.add();
-    const double speed = static_cast<double>(config_.batch_tokens()) / result.seconds;
     const bool last = result.step == last_step();
-    if (leads_ && !options_.dry_run) log_metrics(result, speed);
-    if (result.step % config_.log.every.value == 0 || last || options_.dry_run) log_window(result, speed);
-    if (last_step() < INT64_MAX) {
-      console_.progress(result.step, last_step(), result.loss, mean_speed(),
-                        static_cast<double>((last_step() - result.step) * config_.batch_tokens()) / mean_speed());
-    }
+    log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run);
+    log_.progress(result, last_step());
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
-    if (config_.eval.every && result.step % config_.eval.every->value == 0) evaluate(config_.eval.max_tokens.value);
-    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) save();
-  }
-
-  void log_metrics(const StepResult& r, double speed) {
-    const Json line = {{"step", r.step},
-                       {"tokens", r.step * config_.batch_tokens()},
-                       {"loss", r.loss},
-                       {"aux_loss", r.aux_loss},
-                       {"z_loss", r.z_loss},
-                       {"grad_norm", r.grad_norm},
-                       {"loss_z", number_or_null(r.loss_z)},
-                       {"grad_norm_z", number_or_null(r.grad_norm_z)},
-                       {"lr", r.lr},
-                       {"tokens_per_second", speed},
-                       {"step_seconds", r.seconds},
-                       {"recomputed", r.recomputed}};
-    directory_.append("metrics.jsonl", line.dump());
-  }
-
-  // One line of experts.jsonl and of the console for the steps since the last one.
-  void log_window(const StepResult& result, double speed) {
-    const LoadWindow::Summary load = window_.finish(result.step);
-    console_.step({.result = result,
-                   .tokens_per_second = speed,
-                   .worst_load = load.worst_load,
-                   .worst_layer = load.worst_layer,
-                   .dropped_share = load.dropped_share});
-    if (leads_ && !options_.dry_run && !load.json.empty()) directory_.append("experts.jsonl", load.json);
+    if (config_.eval.every && result.step % config_.eval.every->value == 0)
+      evaluation_.run(config_.eval.max_tokens.value);
+    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) checkpoints_.save();
   }
 
   // Collective: whether any rank wants to stop.
@@ -216,51 +137,9 @@ class Run {
     return wishes[0] != 0 || wishes[1] != 0;
   }
 
-  // --- evaluation and saving ---------------------------------------------------------------------------------------
-
-  void evaluate(int64_t max_tokens) {
-    const int64_t S = config_.train.seq_len;
-    std::vector<EvalResult> results;
-    EvalResult all{.set = "held_out"};
-    double nats = 0;
-    for (const data::SourceSplit& source : corpus_.sources) {
-      if (source.held_out.tokens.size() < 2) continue;
-      const int64_t share =
-          max_tokens == 0 ? 0 : std::max<int64_t>(S, max_tokens / static_cast<int64_t>(corpus_.sources.size()));
-      const EvalResult result = evaluator_.run(source.train.name, data::EvalWindows(source.held_out, S, share));
-      all.tokens += result.tokens, all.bytes += result.bytes, nats += result.loss * static_cast<double>(result.tokens);
-      results.push_back(result);
-    }
-    all.loss = all.tokens > 0 ? nats / static_cast<double>(all.tokens) : 0;
-    if (!results.empty()) results.insert(results.begin(), all);
-    for (const data::TokenSet& set : corpus_.ood)
-      results.push_back(evaluator_.run("ood:" + set.name, data::EvalWindows(set, S, max_tokens)));
-    if (results.empty()) return;
-    const bool is_best = all.tokens > 0 && (!best_ || all.loss < *best_);
-    if (is_best) best_ = all.loss;
-    console_.evaluation(results, three_gram_, is_best);
-    if (!leads_) return;
-    Json sets = Json::array();
-    for (const EvalResult& r : results) {
-      sets.push_back({{"set", r.set},
-                      {"loss", r.loss},
-                      {"bpb", r.bits_per_byte()},
-                      {"perplexity", r.perplexity()},
-                      {"tokens", r.tokens}});
-    }
-    directory_.append("eval.jsonl", Json{{"step", trainer_.step()}, {"sets", sets}}.dump());
-  }
-
-  void save() {
-    const double start = monotonic_seconds();
-    const std::string path = save_trainer(trainer_, directory_.checkpoints(), config_.checkpoint.keep_last);
-    console_.line("saved", str(path, " durable in ", print_duration(monotonic_seconds() - start)));
-    saved_step_ = trainer_.step();
-  }
-
   void finish() {
-    if (saved_step_ != trainer_.step()) save();
-    if (trainer_.step() >= last_step() || time_is_up_) evaluate(0);
+    checkpoints_.save();
+    if (trainer_.step() >= last_step() || time_is_up_) evaluation_.run(0);
   }
 
   Config config_;
@@ -272,12 +151,10 @@ class Run {
   Console console_;
   data::Sampler sampler_;
   Trainer trainer_;
-  Evaluator evaluator_;
-  LoadWindow window_;
-  double started_ = monotonic_seconds(), trained_tokens_ = 0, trained_seconds_ = 0, last_loss_ = 0;
-  std::optional<double> best_;
-  double three_gram_ = 0;
-  int64_t saved_step_ = -1;
+  RunCheckpoints checkpoints_;
+  RunLog log_;
+  RunEvaluation evaluation_;
+  double started_ = monotonic_seconds(), last_loss_ = 0;
   bool time_is_up_ = false;
 };
 
