@@ -1,134 +1,14 @@
-// switchyard bench step CONFIG: how fast a training step is, and how near to the limit of the machine.
-#include <CLI/CLI.hpp>
-#include <algorithm>
-#include <cstdio>
-#include <memory>
-#include <nlohmann/json.hpp>
+// switchyard bench NAME: speed, as a fraction of what the machine can do.
+#include "tools/bench.h"
 
-#include "comm/thread_group.h"
-#include "engine/config/check.h"
-#include "engine/config/parameter_count.h"
-#include "engine/config/reader.h"
-#include "engine/core/rng.h"
-#include "engine/core/thread_pool.h"
-#include "engine/ops/fma_peak.h"
-#include "engine/train/trainer.h"
-#include "tools/command.h"
+#include <CLI/CLI.hpp>
 
 namespace tools {
-namespace {
-
-using namespace engine;
-
-struct Options {
-  std::string config;
-  std::vector<std::string> sets;
-  int threads = 0, ranks = 1;
-  int64_t steps = 5;
-  bool json = false;
-};
-
-// Tokens drawn evenly from the vocabulary; the end of a document does not occur.
-void synthetic_sample(const Config& config, int64_t sample, int32_t* tokens) {
-  const uint64_t ids = static_cast<uint64_t>(
-      std::min<int64_t>(config.model.vocabulary(), config.model.vocabulary() == 257 ? 256 : 1 << 30));
-  for (int64_t i = 0; i <= config.train.seq_len; ++i) {
-    const Philox4 bits = philox(derive_key(1, "bench"), static_cast<uint64_t>(i), static_cast<uint64_t>(sample));
-    tokens[i] = static_cast<int32_t>(uniform_below(bits[0] | static_cast<uint64_t>(bits[1]) << 32, ids));
-  }
-}
-
-struct Measured {
-  double seconds = 0, peak_gflops = 0;  // median step; peak of one rank's threads times ranks
-  std::vector<Profiler::Phase> phases;  // seconds per step
-  double loss = 0;
-};
-
-Measured measure(const Config& config, const Options& options, comm::ParallelGroups& groups) {
-  train::Trainer trainer(config, groups);
-  trainer.begin_digest();
-  const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };
-  std::vector<double> seconds, peaks;
-  Measured result;
-  for (int64_t step = 0; step < options.steps + 2; ++step) {
-    if (step == 2) trainer.model().profiler().clear();  // the first step is computed twice, the second warms up
-    if (step >= 2) peaks.push_back(ops::measure_fma_peak_gflops());
-    const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
-    if (step >= 2) seconds.push_back(r.seconds);
-    result.loss = r.loss;
-  }
-  std::sort(seconds.begin(), seconds.end());
-  std::sort(peaks.begin(), peaks.end());
-  result.seconds = seconds[seconds.size() / 2];
-  result.peak_gflops = peaks[peaks.size() / 2] * groups.world->size();
-  result.phases = trainer.model().profiler().phases();
-  for (Profiler::Phase& phase : result.phases) phase.seconds /= static_cast<double>(options.steps);
-  return result;
-}
-
-int run(const Options& options) {
-  const Config config = load_config(options.config, options.sets);
-  const int64_t ep_size = check_ranks(config, options.ranks);
-  const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
-  Measured m;
-  comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<comm::Group> world) {
-    comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
-    Measured mine = measure(config, options, groups);
-    if (groups.world->rank() == 0) m = mine;
-  });
-  const double tokens = static_cast<double>(config.batch_tokens());
-  const double model_flops = 3 * forward_flops_per_token(config.model, config.train.seq_len) * tokens;
-  // executed beside the model's: attention's backward computes the scores again
-  const double scores = static_cast<double>(config.model.num_hidden_layers * config.model.num_attention_heads *
-                                            config.model.head_size() * (config.train.seq_len + 1));
-  const double executed_flops = model_flops + scores * tokens;
-  const double gflops = model_flops / m.seconds * 1e-9, fraction = gflops / m.peak_gflops;
-  if (options.json) {
-    nlohmann::ordered_json phases = nlohmann::ordered_json::object();
-    for (const Profiler::Phase& phase : m.phases) phases[phase.name] = phase.seconds;
-    const nlohmann::ordered_json line = {{"tokens_per_second", tokens / m.seconds},
-                                         {"step_seconds", m.seconds},
-                                         {"model_gflops", gflops},
-                                         {"executed_gflops", executed_flops / m.seconds * 1e-9},
-                                         {"peak_gflops", m.peak_gflops},
-                                         {"fraction_of_peak", fraction},
-                                         {"phases", phases},
-                                         {"ranks", options.ranks},
-                                         {"threads", threads},
-                                         {"cpu", cpu_target_name(cpu_target())}};
-    std::printf("%s\n", line.dump().c_str());
-    return 0;
-  }
-  std::printf("%s: %.0f tokens/s, %.3f s per step of %.0f tokens (median of %lld)\n", options.config.c_str(),
-              tokens / m.seconds, m.seconds, tokens, static_cast<long long>(options.steps));
-  std::printf(
-      "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "
-      "%s)\n\n",
-      gflops, fraction, m.peak_gflops, options.ranks, threads, cpu_target_name(cpu_target()));
-  std::printf("%-20s %9s %7s   of rank 0; \"ffn\" holds router, dispatch and experts\n", "phase", "ms", "share");
-  for (const Profiler::Phase& phase : m.phases) {
-    std::printf("%-20s %9.2f %6.1f%%\n", phase.name, phase.seconds * 1e3, 100 * phase.seconds / m.seconds);
-  }
-  return 0;
-}
-
-}  // namespace
 
 void add_bench(CLI::App& app, Command& chosen) {
-  auto options = std::make_shared<Options>();
   CLI::App* bench = app.add_subcommand("bench", "measure speed");
   bench->require_subcommand(1);
-  CLI::App* command = bench->add_subcommand("step", "a whole training step on synthetic tokens");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--steps", options->steps, "steps to measure, after two that are not")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench step configs/bench_small_cpu.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  add_bench_step(*bench, chosen);
 }
 
 }  // namespace tools

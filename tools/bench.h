@@ -1,0 +1,11 @@
+// The benchmarks: one file each, `bench_<name>.cpp`. Every one measures the limit it is compared with in the same run.
+#pragma once
+
+#include "tools/command.h"
+
+namespace tools {
+
+// Each adds its subcommand to `bench`, whose callback sets `chosen`.
+void add_bench_step(CLI::App& bench, Command& chosen);
+
+}  // namespace tools
