@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "comm/parallel_groups.h"
+#include "engine/checkpoint/storage.h"
 #include "engine/nn/parameters.h"
 
 namespace engine::checkpoint {
@@ -59,23 +60,26 @@ struct SaveRequest {
 std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups);
 
 // Names of step-* directories in `directory`, newest first; empty if there is none.
-std::vector<std::string> list_checkpoints(const std::string& directory);
+std::vector<std::string> list_checkpoints(const std::string& directory, Storage& storage = system_storage());
 
 // Those that retention gives up: older than the newest keep_last, and without a tag.
-std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last);
+std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last,
+                                                Storage& storage = system_storage());
 // Removes checkpoints, each renamed first so that none is ever there in part.
-void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names);
+void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names,
+                        Storage& storage = system_storage());
 
 // Everything that is wrong with a checkpoint, one sentence each; empty if it is whole.
-std::vector<std::string> verify_checkpoint(const std::string& path);
+std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage = system_storage());
 
 // The newest whole checkpoint of a directory, "" if there is none. Newer ones that are damaged are reported.
-std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems);
+std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,
+                                    Storage& storage = system_storage());
 
 // A checkpoint opened for reading; its manifest was checked against COMMIT, file sizes against the manifest.
 class Reader {
  public:
-  explicit Reader(const std::string& path);
+  explicit Reader(const std::string& path, Storage& storage = system_storage());
   ~Reader();
   const TrainingState& state() const;
   // Every weight of the store, each found exactly once with its shape and hash; otherwise Error(checkpoint) with the

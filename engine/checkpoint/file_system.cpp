@@ -1,11 +1,5 @@
 #include "engine/checkpoint/file_system.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -17,101 +11,142 @@
 namespace engine::checkpoint {
 namespace {
 
-[[noreturn]] void fail(const std::string& what, const std::string& path) {
-  throw Error(ExitCode::environment, str("cannot ", what, " ", path, ": ", std::strerror(errno)));
+constexpr int64_t kPiece = int64_t{1} << 20;
+
+[[noreturn]] void fail(const std::string& what, const std::string& path, int64_t result) {
+  throw Error(ExitCode::environment, str("cannot ", what, " ", path, ": ", std::strerror(static_cast<int>(-result))));
+}
+
+void check(int64_t result, const std::string& what, const std::string& path) {
+  if (result < 0) fail(what, path, result);
 }
 
 }  // namespace
 
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  std::swap(fd_, other.fd_);
+Handle& Handle::operator=(Handle&& other) noexcept {
+  std::swap(storage_, other.storage_);
+  std::swap(number_, other.number_);
   return *this;
 }
 
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) ::close(fd_);
+Handle::~Handle() {
+  if (number_ >= 0) storage_->close(number_);
 }
 
-void Descriptor::close_checked(const std::string& path) {
-  if (::close(std::exchange(fd_, -1)) != 0) fail("close", path);
+void Handle::close_checked(const std::string& path) {
+  check(storage_->close(std::exchange(number_, -1)), "close", path);
 }
 
 void NewFile::write(const void* data, int64_t bytes) {
-  hash_.update(data, bytes);
-  bytes_ += bytes;
   const char* from = static_cast<const char*>(data);
+  bytes_ += bytes;
+  if (static_cast<int64_t>(pending_.size()) + bytes < kPiece) {
+    pending_.append(from, static_cast<size_t>(bytes));
+    return;
+  }
+  write_out(pending_.data(), static_cast<int64_t>(pending_.size()));
+  pending_.clear();
+  write_out(from, bytes);
+}
+
+void NewFile::write_out(const char* data, int64_t bytes) {
   while (bytes > 0) {
-    const ssize_t count = ::write(file_.get(), from, static_cast<size_t>(bytes));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) fail("write", path_);
-    from += count;
+    const int64_t count = file_.storage().write(file_.number(), data, std::min(bytes, kPiece));
+    if (count == -EINTR) continue;
+    if (count <= 0) fail("write", path_, count == 0 ? -ENOSPC : count);
+    hash_.update(data, count);  // while it is in the cache
+    data += count;
     bytes -= count;
   }
 }
 
 void NewFile::finish() {
-  if (fdatasync(file_.get()) != 0) fail("make durable", path_);
+  write_out(pending_.data(), static_cast<int64_t>(pending_.size()));
+  check(file_.storage().sync_file(file_.number()), "make durable", path_);
   file_.close_checked(path_);
   sha256_hex_ = to_hex(hash_.finish());
 }
 
-Directory Directory::open(const std::string& path, bool create) {
-  std::error_code error;
-  if (create) std::filesystem::create_directories(path, error);
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) fail("open directory", path);
-  return Directory(Descriptor(fd), path);
+Directory Directory::open(const std::string& path, Storage& storage) {
+  const int handle = storage.open_directory(path);
+  check(handle, "open directory", path);
+  return Directory(Handle(storage, handle), path);
+}
+
+Directory Directory::open_or_make(const std::string& path, Storage& storage) {
+  const int handle = storage.open_directory(path);
+  if (handle != -ENOENT) {
+    check(handle, "open directory", path);
+    return Directory(Handle(storage, handle), path);
+  }
+  std::filesystem::path place = std::filesystem::path(path).lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();
+  const std::filesystem::path parent = place.parent_path();
+  const Directory outer = open_or_make(parent.empty() ? "." : parent.string(), storage);
+  const int made = storage.make_directory(outer.handle_.number(), place.filename().string());
+  if (made != -EEXIST) check(made, "make directory", path);
+  outer.sync();
+  return open(path, storage);
 }
 
 Directory Directory::make(const std::string& name) const {
-  const std::string path = path_ + "/" + name;
-  if (mkdirat(fd_.get(), name.c_str(), 0700) != 0) fail("make directory", path);
-  const int fd = openat(fd_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) fail("open directory", path);
-  return Directory(Descriptor(fd), path);
+  check(storage().make_directory(handle_.number(), name), "make directory", path_of(name));
+  return open_inner(name);
+}
+
+Directory Directory::open_inner(const std::string& name) const {
+  const int inner = storage().open_directory(handle_.number(), name);
+  check(inner, "open directory", path_of(name));
+  return Directory(Handle(storage(), inner), path_of(name));
 }
 
 NewFile Directory::create(const std::string& name) const {
-  const std::string path = path_ + "/" + name;
-  const int fd = openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0) fail("create", path);
-  return NewFile(Descriptor(fd), path);
+  const int file = storage().create_file(handle_.number(), name);
+  check(file, "create", path_of(name));
+  return NewFile(Handle(storage(), file), path_of(name));
 }
 
 std::vector<std::string> Directory::names() const {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path_))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
+  check(storage().list(handle_.number(), names), "list", path_);
   return names;
 }
 
 void Directory::sync() const {
-  if (fsync(fd_.get()) != 0) fail("make durable", path_);
+  check(storage().sync_directory(handle_.number()), "make durable", path_);
 }
 
 void Directory::rename(const std::string& from, const std::string& to) const {
-  if (renameat2(fd_.get(), from.c_str(), fd_.get(), to.c_str(), RENAME_NOREPLACE) != 0) {
-    fail("rename " + from + " to", path_ + "/" + to);
-  }
+  check(storage().rename(handle_.number(), from, to), "rename " + from + " to", path_of(to));
 }
 
 void Directory::replace(const std::string& from, const std::string& to) const {
-  if (renameat(fd_.get(), from.c_str(), fd_.get(), to.c_str()) != 0) fail("rename to", path_ + "/" + to);
+  check(storage().replace(handle_.number(), from, to), "rename to", path_of(to));
 }
 
 void Directory::remove_file(const std::string& name) const {
-  if (unlinkat(fd_.get(), name.c_str(), 0) != 0 && errno != ENOENT) fail("remove", path_ + "/" + name);
+  const int result = storage().remove_file(handle_.number(), name);
+  if (result != -ENOENT) check(result, "remove", path_of(name));
 }
 
 void Directory::remove_directory(const std::string& name) const {
-  const std::string path = path_ + "/" + name;
-  const Descriptor inner(openat(fd_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (inner.get() < 0) fail("open directory", path);
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    unlinkat(inner.get(), entry.path().filename().c_str(), 0);
+  const Directory inner = open_inner(name);
+  for (const std::string& file : inner.names()) inner.remove_file(file);
+  check(storage().remove_directory(handle_.number(), name), "remove directory", path_of(name));
+}
+
+int64_t Directory::free_bytes() const {
+  const int64_t bytes = storage().free_bytes(handle_.number());
+  check(bytes, "ask for the free space of", path_);
+  return bytes;
+}
+
+std::vector<std::string> names_in(const std::string& directory, Storage& storage) {
+  {
+    const Handle there(storage, storage.open_directory(directory));
+    if (there.number() == -ENOENT) return {};
   }
-  if (unlinkat(fd_.get(), name.c_str(), AT_REMOVEDIR) != 0) fail("remove directory", path);
+  return Directory::open(directory, storage).names();
 }
 
 bool is_plain_name(std::string_view name) {
@@ -122,25 +157,28 @@ bool is_plain_name(std::string_view name) {
   });
 }
 
-ExistingFile::ExistingFile(const std::string& directory, const std::string& name) : path_(directory + "/" + name) {
+ExistingFile::ExistingFile(const std::string& directory, const std::string& name, Storage& storage)
+    : path_(directory + "/" + name), file_(storage, -1) {
   if (!is_plain_name(name)) throw Error(ExitCode::checkpoint, str("\"", name, "\" is not a plain file name"));
-  file_ = Descriptor(::open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
-  struct stat info {};
-  if (file_.get() < 0 || fstat(file_.get(), &info) != 0) {
-    throw Error(ExitCode::checkpoint, str("cannot read ", path_, ": ", std::strerror(errno)));
+  const Handle inside(storage, storage.open_directory(directory));
+  if (inside.number() >= 0) file_ = Handle(storage, storage.open_file(inside.number(), name));
+  const int handle = inside.number() < 0 ? inside.number() : file_.number();
+  if (handle == -EINVAL) throw Error(ExitCode::checkpoint, str(path_, " is not a regular file"));
+  bytes_ = handle < 0 ? handle : storage.file_bytes(handle);
+  if (bytes_ < 0) {
+    throw Error(ExitCode::checkpoint, str("cannot read ", path_, ": ", std::strerror(static_cast<int>(-bytes_))));
   }
-  if (!S_ISREG(info.st_mode)) throw Error(ExitCode::checkpoint, str(path_, " is not a regular file"));
-  bytes_ = info.st_size;
 }
 
 void ExistingFile::read(void* to, int64_t offset, int64_t bytes) const {
   char* at = static_cast<char*>(to);
   while (bytes > 0) {
-    const ssize_t count = pread(file_.get(), at, static_cast<size_t>(bytes), offset);
-    if (count < 0 && errno == EINTR) continue;
+    const int64_t count = file_.storage().read(file_.number(), at, bytes, offset);
+    if (count == -EINTR) continue;
     if (count <= 0) {
-      throw Error(ExitCode::checkpoint, str("cannot read ", bytes, " bytes at ", offset, " of ", path_, ": ",
-                                            count == 0 ? "the file ends before" : std::strerror(errno)));
+      throw Error(ExitCode::checkpoint,
+                  str("cannot read ", bytes, " bytes at ", offset, " of ", path_, ": ",
+                      count == 0 ? "the file ends before" : std::strerror(static_cast<int>(-count))));
     }
     at += count, offset += count, bytes -= count;
   }
@@ -157,9 +195,9 @@ std::string ExistingFile::read_all(int64_t most_bytes) const {
 
 std::string ExistingFile::sha256_hex() const {
   Sha256 hash;
-  std::string block(size_t{1} << 20, '\0');
-  for (int64_t at = 0; at < bytes_; at += static_cast<int64_t>(block.size())) {
-    const int64_t count = std::min<int64_t>(static_cast<int64_t>(block.size()), bytes_ - at);
+  std::string block(static_cast<size_t>(std::min(kPiece, bytes_)), '\0');
+  for (int64_t at = 0; at < bytes_; at += kPiece) {
+    const int64_t count = std::min(kPiece, bytes_ - at);
     read(block.data(), at, count);
     hash.update(block.data(), count);
   }

@@ -15,8 +15,9 @@ namespace {
 constexpr int64_t kLargestJson = int64_t{1} << 28;
 constexpr ExitCode kBad = ExitCode::checkpoint;
 
-JsonValue read_object(const std::string& directory, const std::string& name, std::string* text = nullptr) {
-  const std::string content = ExistingFile(directory, name).read_all(kLargestJson);
+JsonValue read_object(Storage& storage, const std::string& directory, const std::string& name,
+                      std::string* text = nullptr) {
+  const std::string content = ExistingFile(directory, name, storage).read_all(kLargestJson);
   try {
     JsonValue value = read_json(content, {.max_bytes = kLargestJson}, kBad);
     if (text != nullptr) *text = content;
@@ -55,8 +56,8 @@ std::string to_text(const JsonValue& value) {
   return "";
 }
 
-TrainingState read_state(const std::string& directory) {
-  const JsonValue json = read_object(directory, "state.json");
+TrainingState read_state(Storage& storage, const std::string& directory) {
+  const JsonValue json = read_object(storage, directory, "state.json");
   TrainingState state;
   state.step = json.at("step", kBad).integer;
   state.tokens = json.at("tokens", kBad).integer;
@@ -81,6 +82,7 @@ struct Reader::Contents {
     std::string file;
     int64_t begin, count;
   };
+  Storage* storage;
   std::string path;
   TrainingState state;
   std::vector<FileInfo> files;
@@ -91,7 +93,7 @@ struct Reader::Contents {
 
   const SafetensorsFile& file(const std::string& name) const {
     auto& open = open_files[name];
-    if (!open) open = std::make_unique<SafetensorsFile>(path, name);
+    if (!open) open = std::make_unique<SafetensorsFile>(path, name, *storage);
     return *open;
   }
   const SafetensorsFile::Entry& entry(const std::string& file_name, const std::string& tensor) const {
@@ -101,12 +103,13 @@ struct Reader::Contents {
   }
 };
 
-Reader::Reader(const std::string& path) : contents_(std::make_unique<Contents>()) {
+Reader::Reader(const std::string& path, Storage& storage) : contents_(std::make_unique<Contents>()) {
   Contents& c = *contents_;
+  c.storage = &storage;
   c.path = path;
-  const JsonValue commit = read_object(path, "COMMIT");
+  const JsonValue commit = read_object(storage, path, "COMMIT");
   std::string text;
-  const JsonValue manifest = read_object(path, "manifest.json", &text);
+  const JsonValue manifest = read_object(storage, path, "manifest.json", &text);
   const std::string sha = to_hex(sha256(text.data(), static_cast<int64_t>(text.size())));
   if (commit.at("magic", kBad).string != "switchyard checkpoint" || commit.at("manifest_sha256", kBad).string != sha ||
       commit.at("manifest_bytes", kBad).integer != static_cast<int64_t>(text.size())) {
@@ -118,7 +121,7 @@ Reader::Reader(const std::string& path) : contents_(std::make_unique<Contents>()
   }
   for (const JsonValue& file : manifest.at("files", kBad).items) {
     const FileInfo info{file.at("name", kBad).string, file.at("bytes", kBad).integer};
-    const int64_t bytes = ExistingFile(path, info.name).bytes();
+    const int64_t bytes = ExistingFile(path, info.name, storage).bytes();
     if (bytes != info.bytes) {
       throw Error(kBad, str(path, "/", info.name, " has ", bytes, " bytes but the manifest says ", info.bytes));
     }
@@ -137,7 +140,7 @@ Reader::Reader(const std::string& path) : contents_(std::make_unique<Contents>()
     c.moments[moment.at("name", kBad).string].push_back(
         {moment.at("file", kBad).string, moment.at("begin", kBad).integer, moment.at("count", kBad).integer});
   }
-  c.state = read_state(path);
+  c.state = read_state(storage, path);
 }
 
 Reader::~Reader() = default;
@@ -198,11 +201,11 @@ void Reader::load_moments(std::vector<MomentSlice>& slices) const {
   }
 }
 
-std::vector<std::string> verify_checkpoint(const std::string& path) {
+std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage) {
   std::vector<std::string> problems;
   std::unique_ptr<Reader> reader;
   try {
-    reader = std::make_unique<Reader>(path);
+    reader = std::make_unique<Reader>(path, storage);
   } catch (const Error& error) {
     return {error.what()};
   }
@@ -215,7 +218,8 @@ std::vector<std::string> Reader::damaged_files() const {
   for (const FileInfo& file : contents_->files) {
     listed.insert(file.name);
     try {
-      if (ExistingFile(contents_->path, file.name).sha256_hex() != contents_->sha256_of.at(file.name)) {
+      if (ExistingFile(contents_->path, file.name, *contents_->storage).sha256_hex() !=
+          contents_->sha256_of.at(file.name)) {
         problems.push_back(
             str(contents_->path, "/", file.name, " is damaged: its SHA-256 differs from the manifest's"));
       } else if (file.name.ends_with(".safetensors")) {
@@ -225,17 +229,18 @@ std::vector<std::string> Reader::damaged_files() const {
       problems.push_back(error.what());
     }
   }
-  for (const std::string& name : Directory::open(contents_->path).names()) {
+  for (const std::string& name : Directory::open(contents_->path, *contents_->storage).names()) {
     if (!listed.contains(name))
       problems.push_back(str(contents_->path, "/", name, " does not belong to the checkpoint"));
   }
   return problems;
 }
 
-std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems) {
-  for (const std::string& name : list_checkpoints(directory)) {
+std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,
+                                    Storage& storage) {
+  for (const std::string& name : list_checkpoints(directory, storage)) {
     const std::string path = directory + "/" + name;
-    const std::vector<std::string> found = verify_checkpoint(path);
+    const std::vector<std::string> found = verify_checkpoint(path, storage);
     if (found.empty()) return path;
     problems.insert(problems.end(), found.begin(), found.end());
   }

@@ -84,8 +84,8 @@ void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors, D
   file.finish();
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& directory, const std::string& name)
-    : name_(name), file_(directory, name) {
+SafetensorsFile::SafetensorsFile(const std::string& directory, const std::string& name, Storage& storage)
+    : name_(name), file_(directory, name, storage) {
   auto require = [&](bool holds, const auto&... what) {
     if (!holds) throw Error(ExitCode::checkpoint, str(name_, " is not a safetensors file: ", what...));
   };

@@ -27,7 +27,7 @@ class SafetensorsFile {
     int64_t elements() const;
   };
   // Throws Error(checkpoint) with the file and what is wrong.
-  SafetensorsFile(const std::string& directory, const std::string& name);
+  SafetensorsFile(const std::string& directory, const std::string& name, Storage& storage = system_storage());
 
   const std::string& name() const { return name_; }
   const std::vector<Entry>& entries() const { return entries_; }

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -199,7 +197,7 @@ std::string save_checkpoint(const std::string& directory, const SaveRequest& req
   const bool leads = world.rank() == 0;
   together(world, [&] {
     if (!leads) return;
-    const Directory parent = Directory::open(directory, true);
+    const Directory parent = Directory::open_or_make(directory);
     for (const std::string& name : parent.names()) {
       if (name.starts_with(".tmp-")) parent.remove_directory(name);
       if (name == step_name) throw Error(ExitCode::checkpoint, str(path, " exists already and is never overwritten"));
@@ -229,21 +227,21 @@ std::string save_checkpoint(const std::string& directory, const SaveRequest& req
   return path;
 }
 
-std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last) {
+std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last, Storage& storage) {
   std::set<std::string> tagged;
   try {
-    for (const auto& [tag, step] : read_tags(directory)) tagged.insert(step);
+    for (const auto& [tag, step] : read_tags(directory, storage)) tagged.insert(step);
   } catch (const Error&) {
     return {};  // what may be wanted is not known: nothing goes
   }
-  std::vector<std::string> steps = list_checkpoints(directory);
+  std::vector<std::string> steps = list_checkpoints(directory, storage);
   steps.erase(steps.begin(), steps.begin() + std::min<int64_t>(keep_last, static_cast<int64_t>(steps.size())));
   std::erase_if(steps, [&](const std::string& step) { return tagged.contains(step); });
   return steps;
 }
 
-void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names) {
-  const Directory parent = Directory::open(directory);
+void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names, Storage& storage) {
+  const Directory parent = Directory::open(directory, storage);
   for (const std::string& name : names) {
     parent.rename(name, ".trash-" + name);
     parent.remove_directory(".trash-" + name);
@@ -253,10 +251,9 @@ void remove_checkpoints(const std::string& directory, const std::vector<std::str
   }
 }
 
-std::vector<std::string> list_checkpoints(const std::string& directory) {
+std::vector<std::string> list_checkpoints(const std::string& directory, Storage& storage) {
   std::vector<std::string> steps;
-  if (access(directory.c_str(), R_OK) != 0) return steps;
-  for (const std::string& name : Directory::open(directory).names()) {
+  for (const std::string& name : names_in(directory, storage)) {
     if (name.starts_with("step-") && name.size() == 13) steps.push_back(name);
   }
   std::sort(steps.rbegin(), steps.rend());

@@ -1,6 +1,6 @@
 #include "engine/checkpoint/tags.h"
 
-#include <unistd.h>
+#include <algorithm>
 
 #include "engine/checkpoint/file_system.h"
 #include "engine/config/json_reader.h"
@@ -33,12 +33,14 @@ void write_tags(const std::string& directory, const std::map<std::string, std::s
 
 }  // namespace
 
-std::map<std::string, std::string> read_tags(const std::string& directory) {
+std::map<std::string, std::string> read_tags(const std::string& directory, Storage& storage) {
   std::map<std::string, std::string> tags;
   const std::string path = directory + "/" + kFile;
-  if (access(path.c_str(), F_OK) != 0) return tags;
+  const std::vector<std::string> names = names_in(directory, storage);
+  if (std::find(names.begin(), names.end(), kFile) == names.end()) return tags;
   try {
-    const JsonValue json = read_json(ExistingFile(directory, kFile).read_all(1 << 20), {}, ExitCode::checkpoint);
+    const JsonValue json =
+        read_json(ExistingFile(directory, kFile, storage).read_all(1 << 20), {}, ExitCode::checkpoint);
     for (const JsonValue::Member& member : json.members) tags[member.key] = member.value.string;
   } catch (const JsonError& error) {
     throw Error(ExitCode::checkpoint, str(path, ":", error.position().line, ": ", error.what(), "; mend or remove it"));

@@ -6,10 +6,12 @@
 #include <map>
 #include <string>
 
+#include "engine/checkpoint/storage.h"
+
 namespace engine::checkpoint {
 
 // Tag -> directory name; empty if there is no tags.json. Throws Error(checkpoint) if it cannot be read.
-std::map<std::string, std::string> read_tags(const std::string& directory);
+std::map<std::string, std::string> read_tags(const std::string& directory, Storage& storage = system_storage());
 
 // Durable when it returns. A tag is a plain name; one that exists already throws Error(usage).
 void add_tag(const std::string& directory, const std::string& tag, const std::string& step);

@@ -72,7 +72,7 @@ void write_directory(const std::string& directory, const Export& what) {
   if (fs::exists(named, error)) {
     throw Error(ExitCode::usage, str(directory, " is there already and is not overwritten; give another directory"));
   }
-  const Directory parent = Directory::open(named.parent_path().string(), true);
+  const Directory parent = Directory::open_or_make(named.parent_path().string());
   const std::string name = named.filename().string(), temporary = ".tmp-" + name;
   for (const std::string& left : parent.names()) {
     if (left == temporary) parent.remove_directory(temporary);  // of an attempt that was interrupted
