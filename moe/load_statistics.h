@@ -23,13 +23,19 @@ struct LoadStatistics {
         first_weight_sums_G(static_cast<size_t>(granules)) {}
 
   void clear() {
-    for (std::vector<int64_t>* counts : {&tokens_per_expert_GE, &dropped_G, &counted_G}) {
-      std::fill(counts->begin(), counts->end(), 0);
-    }
-    for (std::vector<double>* sums :
-         {&probability_sums_GE, &aux_sums_G, &z_sums_G, &entropy_sums_G, &first_weight_sums_G}) {
-      std::fill(sums->begin(), sums->end(), 0.0);
-    }
+    each_count([](std::vector<int64_t>& counts) { std::fill(counts.begin(), counts.end(), 0); });
+    each_sum([](std::vector<double>& sums) { std::fill(sums.begin(), sums.end(), 0.0); });
+    rows = 0;
+  }
+
+  // What ranks add up.
+  template <class Visit>
+  void each_count(Visit visit) {
+    visit(tokens_per_expert_GE), visit(dropped_G), visit(counted_G);
+  }
+  template <class Visit>
+  void each_sum(Visit visit) {
+    visit(probability_sums_GE), visit(aux_sums_G), visit(z_sums_G), visit(entropy_sums_G), visit(first_weight_sums_G);
   }
 
   int64_t num_experts;
@@ -41,6 +47,7 @@ struct LoadStatistics {
   std::vector<double> z_sums_G;               // sum of lse^2
   std::vector<double> entropy_sums_G;         // of the router's softmax, nats
   std::vector<double> first_weight_sums_G;    // of the first choice
+  int64_t rows = 0;                           // at this rank's experts; never added up over ranks
 };
 
 }  // namespace moe

@@ -43,6 +43,7 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
       slots_(config.num_experts_per_tok),
       hidden_size_(config.hidden_size),
       shared_(shared),
+      index_(shared.num_layers++),
       gate_(store, {.name = prefix(layer) + "gate.weight",
                     .dims = {config.num_experts, config.hidden_size},
                     .deviation = kRouterDeviation,
@@ -137,6 +138,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
                     .first_row = pass.first_row,
                     .options = options_});
     if (pass.training) record(pass);
+    if (shared_.observer != nullptr) shared_.observer->routed(index_, pass, topk_idx_TK);
     if (pass.training && capacity_) {
       // what the router chose stays as it is: the weights and their gradient are those of the whole choice
       Tensor kept_idx_TK = arena.view(kept_idx_, T);
@@ -153,6 +155,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
     dispatcher_.route(pass, topk_idx_TK);
+    if (pass.training) statistics_.rows += dispatcher_.num_rows();
     dispatcher_.dispatch(x_TD, experts_.input(dispatcher_.num_rows()));
   }
   ConstTensor expert_out_RD;

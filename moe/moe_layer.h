@@ -19,6 +19,7 @@
 #include "moe/experts.h"
 #include "moe/load_statistics.h"
 #include "moe/router.h"
+#include "moe/routing_observer.h"
 #include "moe/token_dispatcher.h"
 
 namespace moe {
@@ -30,6 +31,8 @@ struct MoeShared {
   uint64_t seed = 0;
   int64_t granules_per_step = 1;
   double recv_headroom = 1;
+  size_t num_layers = 0;  // MoE layers made so far
+  RoutingObserver* observer = nullptr;
 };
 
 class MoeLayer : public engine::nn::Layer {
@@ -56,6 +59,7 @@ class MoeLayer : public engine::nn::Layer {
   std::optional<ExpertBias>& expert_bias() { return expert_bias_; }
   std::vector<int64_t>& previous_counts() { return previous_counts_; }
   int64_t layer() const { return layer_; }
+  int64_t bytes_sent() const { return dispatcher_.bytes_sent(); }               // to other ranks, ever
   int64_t row_bytes() const { return dispatcher_.bytes() + experts_.bytes(); }  // of rows sent and received
   int64_t growths() const { return dispatcher_.growths() + experts_.growths(); }
 
@@ -68,6 +72,7 @@ class MoeLayer : public engine::nn::Layer {
   RouterOptions options_;
   int64_t layer_, num_experts_, slots_, hidden_size_;
   MoeShared& shared_;
+  size_t index_;  // among the MoE layers
   engine::nn::Linear gate_;
   TokenDispatcher dispatcher_;
   Experts experts_;

@@ -176,12 +176,18 @@ void TokenDispatcher::sort_received() {
   for (int32_t& token : row_tokens_R_) token = sent_tokens_[static_cast<size_t>(token)];
 }
 
+void TokenDispatcher::count_sent(ConstTensor rows, const std::vector<int64_t>& rows_by_rank) {
+  const int64_t others = sum(rows_by_rank) - rows_by_rank[static_cast<size_t>(ep_.rank())];
+  bytes_sent_ += others * rows.columns() * engine::dtype_bytes(rows.dtype);
+}
+
 ConstTensor TokenDispatcher::exchange_tokens(ConstTensor x_TD) {
   if (ep_.size() == 1) return x_TD;
   const int64_t sent = sum(send_rows_);
   Tensor send = send_buffer_.view(DType::f32, sent, hidden_size_);
   Tensor recv = recv_buffer_.view(DType::f32, num_received_, hidden_size_);
   permute({.y_ND = send, .x_TD = x_TD, .rows = sent_tokens_.data()});
+  count_sent(send, send_rows_);
   ep_.all_to_all_v(recv, recv_rows_, send, send_rows_).wait();
   return recv;
 }
@@ -191,6 +197,7 @@ ConstTensor TokenDispatcher::return_rows(ConstTensor rows_RD) {
   Tensor out = return_buffer_.view(DType::f32, num_rows_, hidden_size_);
   Tensor home = home_buffer_.view(DType::f32, sum(send_slots_), hidden_size_);
   permute({.y_ND = out, .x_TD = rows_RD, .rows = return_order_.data()});
+  count_sent(out, recv_slots_);
   ep_.all_to_all_v(home, send_slots_, out, recv_slots_).wait();
   return home;
 }
@@ -220,6 +227,7 @@ void TokenDispatcher::combine_backward(ConstTensor dy_TD, ConstTensor weights_TK
     Tensor send = weights_send_.view(DType::f32, sent, slots_);
     Tensor recv = weights_recv_.view(DType::f32, num_received_, slots_);
     permute({.y_ND = send, .x_TD = weights_TK, .rows = sent_tokens_.data()});
+    count_sent(send, send_rows_);
     ep_.all_to_all_v(recv, recv_rows_, send, send_rows_).wait();
     weights_MK = recv;
   }

@@ -48,6 +48,7 @@ class TokenDispatcher {
   void dispatch_backward(ConstTensor dexpert_in_RD, Tensor dx_TD);
 
   int64_t growths() const;
+  int64_t bytes_sent() const { return bytes_sent_; }  // of rows, to other ranks, ever
   int64_t bytes() const {
     return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes() +
            weights_send_.bytes() + weights_recv_.bytes();
@@ -56,6 +57,8 @@ class TokenDispatcher {
  private:
   void plan_sends(ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
   void sort_received();
+  // Rows of `rows` for other ranks, counted.
+  void count_sent(ConstTensor rows, const std::vector<int64_t>& rows_by_rank);
   // Rows of x for every (token, rank) in sending order, exchanged; on one rank x itself.
   ConstTensor exchange_tokens(ConstTensor x_TD);
   // Rows by (token, slot) back home; on one rank the rows themselves.
@@ -79,6 +82,7 @@ class TokenDispatcher {
   std::vector<int32_t> return_order_;                   // rows in the order they go home
   std::vector<int64_t> offsets_e_, granule_offsets_, granule_bases_;
   int64_t num_rows_ = 0, num_granules_ = 0, num_received_ = 0;
+  int64_t bytes_sent_ = 0;
 
   engine::GrowingBuffer send_buffer_, recv_buffer_, return_buffer_, home_buffer_;
   engine::GrowingBuffer weights_send_, weights_recv_;

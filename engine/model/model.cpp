@@ -46,6 +46,7 @@ Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep) :
 
 void Model::begin_step() {
   for (moe::MoeLayer* layer : moe_layers_) layer->statistics().clear();
+  if (moe_shared_->observer != nullptr) moe_shared_->observer->restart();
   moe_shared_->pool.begin_step(moe_shared_->granules_per_step, config_.num_experts);
 }
 

@@ -42,6 +42,9 @@ class Model {
 
   // The MoE layers in order; for statistics, expert biases and balance state.
   const std::vector<moe::MoeLayer*>& moe_layers() const { return moe_layers_; }
+  // Shown what every MoE layer chooses; null: nobody is.
+  void observe_routing(moe::RoutingObserver* observer) { moe_shared_->observer = observer; }
+  moe::RoutingObserver* routing_observer() { return moe_shared_->observer; }
   Profiler& profiler() { return profiler_; }
 
  private:

@@ -32,6 +32,8 @@ Trainer::Trainer(const Config& config, comm::ParallelGroups& groups)
   granule_losses_.resize(static_cast<size_t>(config_.train.granules));
   tokens_per_expert_.resize(model_.moe_layers().size() * static_cast<size_t>(config_.model.num_experts));
   dropped_.resize(model_.moe_layers().size());
+  aux_losses_.resize(model_.moe_layers().size());
+  z_losses_.resize(model_.moe_layers().size());
 }
 
 void Trainer::begin_digest() {
@@ -110,16 +112,19 @@ void Trainer::collect_balance(StepResult& result) {
   const double layers = static_cast<double>(model_.moe_layers().size());
   const double sequences =
       config_.model.router.aux_loss_scope == "sequence" ? static_cast<double>(config_.sequences_per_granule()) : 1.0;
+  sum_statistics();
   for (size_t l = 0; l < model_.moe_layers().size(); ++l) {
     moe::MoeLayer& layer = *model_.moe_layers()[l];
     moe::LoadStatistics& load = layer.statistics();
-    sum_over_ranks(load);
+    aux_losses_[l] = z_losses_[l] = 0;
     for (int64_t g = 0; g < G; ++g) {
       const size_t at = static_cast<size_t>(g);
       const double tokens = static_cast<double>(load.counted_G[at]);
-      result.aux_loss += layer.aux_loss(g) / sequences / static_cast<double>(G) / layers;
-      result.z_loss += tokens > 0 ? load.z_sums_G[at] / tokens / static_cast<double>(G) / layers : 0.0;
+      aux_losses_[l] += layer.aux_loss(g) / sequences / static_cast<double>(G);
+      z_losses_[l] += tokens > 0 ? load.z_sums_G[at] / tokens / static_cast<double>(G) : 0.0;
     }
+    result.aux_loss += aux_losses_[l] / layers;
+    result.z_loss += z_losses_[l] / layers;
     const std::span<int64_t> counts{tokens_per_expert_.data() + l * static_cast<size_t>(E), static_cast<size_t>(E)};
     for (size_t e = 0; e < counts.size(); ++e) {
       counts[e] = 0;
@@ -131,15 +136,33 @@ void Trainer::collect_balance(StepResult& result) {
   }
 }
 
-void Trainer::sum_over_ranks(moe::LoadStatistics& load) {
+// The statistics of all layers in one collective for counts and one for sums, to which each granule's owner alone gives
+// what is not zero.
+void Trainer::sum_statistics() {
   if (groups_.world->size() == 1) return;
-  auto sum = [&](auto& values, DType dtype) {
+  counts_of_layers_.clear();
+  sums_of_layers_.clear();
+  const auto join = [](auto& all) { return [&](auto& part) { all.insert(all.end(), part.begin(), part.end()); }; };
+  for (moe::MoeLayer* layer : model_.moe_layers()) {
+    layer->statistics().each_count(join(counts_of_layers_));
+    layer->statistics().each_sum(join(sums_of_layers_));
+  }
+  const auto sum = [&](auto& values, DType dtype) {
     groups_.world->all_reduce_sum(Tensor(values.data(), dtype, {static_cast<int64_t>(values.size())})).wait();
   };
-  for (auto* counts : {&load.tokens_per_expert_GE, &load.dropped_G, &load.counted_G}) sum(*counts, DType::i64);
-  for (auto* sums :
-       {&load.probability_sums_GE, &load.aux_sums_G, &load.z_sums_G, &load.entropy_sums_G, &load.first_weight_sums_G}) {
-    sum(*sums, DType::f64);
+  sum(counts_of_layers_, DType::i64);
+  sum(sums_of_layers_, DType::f64);
+  auto next_count = counts_of_layers_.begin();
+  auto next_sum = sums_of_layers_.begin();
+  const auto divide = [](auto& next) {
+    return [&](auto& part) {
+      std::copy(next, next + static_cast<int64_t>(part.size()), part.begin());
+      next += static_cast<int64_t>(part.size());
+    };
+  };
+  for (moe::MoeLayer* layer : model_.moe_layers()) {
+    layer->statistics().each_count(divide(next_count));
+    layer->statistics().each_sum(divide(next_sum));
   }
 }
 

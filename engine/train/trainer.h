@@ -64,12 +64,15 @@ class Trainer {
   // Of the last step: tokens per expert as chosen, [MoE layers][experts], and dropped pairs by layer.
   const std::vector<int64_t>& tokens_per_expert() const { return tokens_per_expert_; }
   const std::vector<int64_t>& dropped() const { return dropped_; }
+  // Of the last step by layer, before the coefficient.
+  const std::vector<double>& aux_losses() const { return aux_losses_; }
+  const std::vector<double>& z_losses() const { return z_losses_; }
 
  private:
   void compute_gradients(int64_t first_sample, const SampleReader& read);
   void collect_losses(StepResult& result);
   void collect_balance(StepResult& result);
-  void sum_over_ranks(moe::LoadStatistics& load);
+  void sum_statistics();
 
   Config config_;
   comm::ParallelGroups& groups_;
@@ -86,6 +89,9 @@ class Trainer {
   std::vector<float> losses_T_;
   std::vector<double> granule_losses_;  // chain over the granule's tokens in order
   std::vector<int64_t> tokens_per_expert_, dropped_;
+  std::vector<double> aux_losses_, z_losses_;
+  std::vector<int64_t> counts_of_layers_;  // of all MoE layers, while ranks add them up
+  std::vector<double> sums_of_layers_;
 };
 
 }  // namespace engine::train
