@@ -5,8 +5,9 @@
 //     globally model.safetensors.index.json          which file holds which weight, as transformers reads it
 //     config.json, generation_config.json   where a Hugging Face family expresses the model
 //     optimizer-0000i-of-0000n.safetensors  moments as (weight, range): exp_avg.NAME@BEGIN, exp_avg_sq.NAME@BEGIN
-//     state.json                            step, tokens, digest, balance state, and the run's config
-//     manifest.json                         every file with size and SHA-256, every tensor with its XXH3-128
+//     state.json                            what TrainingState holds
+//     manifest.json                         step and run; every file with size and SHA-256; every tensor with the shape
+//                                           of the whole, its range and XXH3-128; the kinds of state
 //     COMMIT                                length and SHA-256 of the manifest; written last
 //
 // It is written under a temporary name, made durable, and renamed: a directory called step-* is complete, and a
@@ -21,25 +22,30 @@
 #include <vector>
 
 #include "comm/parallel_groups.h"
+#include "engine/checkpoint/snapshot.h"
 #include "engine/checkpoint/storage.h"
 #include "engine/nn/parameters.h"
 
 namespace engine::checkpoint {
 
-// A part of a weight's optimizer state that this rank holds.
-struct MomentSlice {
-  std::string name;  // of the weight
-  int64_t begin = 0, count = 0;
-  float* exp_avg = nullptr;
-  float* exp_avg_sq = nullptr;
+// A checkpoint that a run went on from, with another run, config or text since then.
+struct Ancestor {
+  std::string run, digest, config_hash, text_hash;
+  int64_t step = 0;
 };
 
 // What is neither a weight nor a moment; the same on every rank.
 struct TrainingState {
   int64_t step = 0;
   int64_t tokens = 0;
+  int64_t next_sample = 0;  // the data cursor
+  int64_t total_steps = 0;  // that the schedule spans; 0: no end
+  int64_t seed = 0;         // the key of all random numbers, which are functions of it and of what they are for
   std::string digest;
-  std::string weights_hash;
+  std::string weights_hash;  // filled in when it is saved
+  std::string run;           // that saved it: a name of its own for each run directory
+  std::string config_hash;   // of its config, every key
+  std::vector<Ancestor> ancestors;
   std::string config;                                 // canonical JSON of the run's config
   std::string config_directory;                       // that its relative paths start from
   std::map<std::string, std::vector<double>> arrays;  // gradient bounds, expert biases, ...: come back exactly
@@ -53,11 +59,22 @@ struct SaveRequest {
   // What a weight is called in the files; by default as in the store. The manifest knows both names.
   std::function<std::string(const std::string&)> tensor_name = [](const std::string& name) { return name; };
   int64_t keep_last = 2;
+  // Of the whole model, to compare with what was written: weights with their elements, and how many the config makes.
+  std::map<std::string, int64_t> weights{};
+  int64_t elements = 0;
+  Storage* storage = &system_storage();
 };
 
 // Collective over groups.world. Returns the checkpoint's path once it is durable; then removes older ones beyond
 // keep_last that have no tag. A failure on any rank throws on every rank and leaves older checkpoints as they were.
 std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups);
+
+// What the checkpoint of a step is called: step-00000300.
+std::string checkpoint_name(int64_t step);
+
+// state.json, and the kinds of state that a manifest lists.
+std::string state_text(const TrainingState& state);
+std::vector<std::string> state_classes();
 
 // Names of step-* directories in `directory`, newest first; empty if there is none.
 std::vector<std::string> list_checkpoints(const std::string& directory, Storage& storage = system_storage());

@@ -75,7 +75,7 @@ Directory Directory::open(const std::string& path, Storage& storage) {
 
 Directory Directory::open_or_make(const std::string& path, Storage& storage) {
   const int handle = storage.open_directory(path);
-  if (handle != -ENOENT) {
+  if (handle != -ENOENT || path == "." || path == "/") {
     check(handle, "open directory", path);
     return Directory(Handle(storage, handle), path);
   }

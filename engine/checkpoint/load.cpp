@@ -63,6 +63,19 @@ TrainingState read_state(Storage& storage, const std::string& directory) {
   state.tokens = json.at("tokens", kBad).integer;
   state.digest = json.at("digest", kBad).string;
   state.weights_hash = json.at("weights_hash", kBad).string;
+  state.next_sample = json.at("data", kBad).at("next_sample", kBad).integer;
+  state.total_steps = json.at("schedule", kBad).at("total_steps", kBad).integer;
+  state.seed = json.at("rng", kBad).at("seed", kBad).integer;
+  const JsonValue& lineage = json.at("lineage", kBad);
+  state.run = lineage.at("run", kBad).string;
+  state.config_hash = lineage.at("config_hash", kBad).string;
+  for (const JsonValue& a : lineage.at("ancestors", kBad).items) {
+    state.ancestors.push_back({.run = a.at("run", kBad).string,
+                               .digest = a.at("digest", kBad).string,
+                               .config_hash = a.at("config_hash", kBad).string,
+                               .text_hash = a.at("text_hash", kBad).string,
+                               .step = a.at("step", kBad).integer});
+  }
   state.config_directory = json.at("config_directory", kBad).string;
   state.config = to_text(json.at("config", kBad));
   for (const auto& member : json.at("arrays", kBad).members) {

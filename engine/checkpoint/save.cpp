@@ -1,263 +1,226 @@
+#include "engine/checkpoint/save.h"
+
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <set>
 
-#include "comm/text.h"
-#include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/file_system.h"
 #include "engine/checkpoint/safetensors.h"
-#include "engine/checkpoint/tags.h"
+#include "engine/checkpoint/save_checks.h"
+#include "engine/checkpoint/together.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/core/error.h"
 
 namespace engine::checkpoint {
 
 using Json = nlohmann::ordered_json;
+using Piece = Snapshot::Piece;
 
 namespace {
 
-std::string shard_name(const char* kind, int64_t number, int64_t of) {
-  char name[64];
-  std::snprintf(name, sizeof(name), "%s-%05lld-of-%05lld.safetensors", kind, static_cast<long long>(number),
-                static_cast<long long>(of));
-  return name;
-}
+const char kNotSaved[] = "the checkpoint was not saved: ";
 
-// Runs one rank's part of a stage; if it fails anywhere, every rank throws the first failure.
-template <class Part>
-void together(comm::Group& world, Part part) {
-  std::string error;
-  try {
-    part();
-  } catch (const std::exception& e) {
-    error = e.what();
-  }
-  const std::vector<std::string> errors = comm::all_gather_text(world, error);
-  for (size_t rank = 0; rank < errors.size(); ++rank) {
-    if (errors[rank].empty()) continue;
-    throw Error(ExitCode::environment, errors.size() == 1
-                                           ? str("the checkpoint was not saved: ", errors[rank])
-                                           : str("rank ", rank, ": the checkpoint was not saved: ", errors[rank]));
-  }
-}
-
-void check_finite(const nn::Parameter& parameter) {
-  const float* weight = parameter.weight.f32();
-  for (int64_t i = 0; i < parameter.elements; ++i) {
-    if (std::isfinite(weight[i])) continue;
-    throw Error(ExitCode::numerical, str(parameter.spec.name, " is not finite at element ", i, "; it is not saved"));
-  }
-}
-
-// The weights this rank writes: dense ones in turn over all ranks, experts by the first holder.
-std::vector<const nn::Parameter*> weights_of_rank(const nn::ParameterStore& store, comm::ParallelGroups& groups) {
-  std::vector<const nn::Parameter*> mine;
-  int64_t bytes = 0, total = 0;
-  for (const nn::Parameter& p : store.all()) total += p.spec.is_expert ? 0 : p.elements;
-  for (const nn::Parameter& p : store.all()) {
-    if (p.spec.is_expert) {
-      if (groups.expert_dp->rank() == 0) mine.push_back(&p);
-      continue;
-    }
-    const int64_t owner = bytes * groups.world->size() / std::max<int64_t>(1, total);
-    if (owner == groups.world->rank()) mine.push_back(&p);
-    bytes += p.elements;
-  }
-  return mine;
-}
-
-struct RankFiles {
+// What one rank wrote, or all of them: lists of the manifest.
+struct Written {
   Json files = Json::array(), weights = Json::array(), moments = Json::array();
 };
 
-void add_file(Json& files, const std::string& name, const NewFile& file) {
+void check_finite(const Piece& piece) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  for (int64_t begin = 0; begin < piece.count; begin += nn::kParameterBlock) {
+    const int64_t end = std::min(piece.count, begin + nn::kParameterBlock);
+    uint32_t bad = 0;  // without a branch, so that it goes at the speed of memory
+    for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(piece.copy[i]) & kExponent) == kExponent;
+    if (bad == 0) continue;
+    const float* first =
+        std::find_if_not(piece.copy + begin, piece.copy + end, [](float x) { return std::isfinite(x); });
+    throw Error(ExitCode::numerical, str(piece.kind == "weight" ? "" : piece.kind + " of ", piece.name,
+                                         " is not finite at element ", piece.begin + (first - piece.copy)));
+  }
+}
+
+std::string tensor_of(const Piece& piece, const SaveRequest& request) {
+  if (piece.kind == "weight") return request.tensor_name(piece.name);
+  return piece.kind + "." + piece.name + "@" + std::to_string(piece.begin);
+}
+
+// A weight has an entry of its own, the two moments of a range share one.
+void list_piece(const Piece& piece, const std::string& file, const std::string& tensor, Json& list) {
+  const std::string hash = hex(hash_blocks(piece.hash_key(), piece.copy, piece.begin, piece.count));
+  if (piece.kind == "exp_avg_sq") {
+    list.back()["exp_avg_sq"] = hash;
+    return;
+  }
+  Json entry = {{"name", piece.name},   {"file", file},         {"dtype", "F32"},
+                {"shape", piece.shape}, {"begin", piece.begin}, {"count", piece.count}};
+  if (piece.kind == "weight") {
+    entry["tensor"] = tensor;
+    entry["xxh3"] = hash;
+  } else {
+    entry["updated"] = piece.was_updated;
+    entry["exp_avg"] = hash;
+  }
+  list.push_back(entry);
+}
+
+// The hashes are those of the snapshot, taken before a byte of it is written.
+void write_shard(const Directory& directory, const std::string& name, const std::vector<Piece>& pieces,
+                 const SaveRequest& request, Json& list, Json& files) {
+  if (name.empty()) return;
+  std::vector<NamedTensor> tensors;
+  for (const Piece& piece : pieces) {
+    check_finite(piece);
+    const std::string tensor = tensor_of(piece, request);
+    Tensor values(piece.copy, DType::f32, {piece.count});
+    if (piece.kind == "weight") {
+      values.num_dims = 0;
+      for (int64_t dim : piece.shape) values.dims[values.num_dims++] = dim;
+      values.row_stride = values.columns();
+    }
+    tensors.push_back({tensor, values});
+    list_piece(piece, name, tensor, list);
+  }
+  NewFile file = directory.create(name);
+  write_safetensors(file, tensors);
   files.push_back({{"name", name}, {"bytes", file.bytes()}, {"sha256", file.sha256_hex()}});
 }
 
-std::string hex(const Hash128& hash) {
-  return to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
-}
-
-void write_weights(const Directory& directory, const std::string& name,
-                   const std::vector<const nn::Parameter*>& weights, const SaveRequest& request, RankFiles& written) {
-  std::vector<NamedTensor> tensors;
-  for (const nn::Parameter* parameter : weights) {
-    check_finite(*parameter);
-    const std::string tensor = request.tensor_name(parameter->spec.name);
-    tensors.push_back({tensor, parameter->weight});
-    written.weights.push_back({{"name", parameter->spec.name},
-                               {"tensor", tensor},
-                               {"file", name},
-                               {"shape", parameter->spec.dims},
-                               {"xxh3", hex(hash_weight(*parameter))}});
-  }
-  NewFile file = directory.create(name);
-  write_safetensors(file, tensors);
-  add_file(written.files, name, file);
-}
-
-void write_moments(const Directory& directory, const std::string& name, const std::vector<MomentSlice>& slices,
-                   RankFiles& written) {
-  std::vector<NamedTensor> tensors;
-  for (const MomentSlice& slice : slices) {
-    const std::string suffix = slice.name + "@" + std::to_string(slice.begin);
-    tensors.push_back({"exp_avg." + suffix, ConstTensor(slice.exp_avg, DType::f32, {slice.count})});
-    tensors.push_back({"exp_avg_sq." + suffix, ConstTensor(slice.exp_avg_sq, DType::f32, {slice.count})});
-    written.moments.push_back({{"name", slice.name}, {"file", name}, {"begin", slice.begin}, {"count", slice.count}});
-  }
-  NewFile file = directory.create(name);
-  write_safetensors(file, tensors);
-  add_file(written.files, name, file);
-}
-
-void write_text(const Directory& directory, const std::string& name, const std::string& text, Json& files) {
+void write_text(const Directory& directory, const std::string& name, const std::string& text, Json* files) {
   NewFile file = directory.create(name);
   file.write(text);
   file.finish();
-  add_file(files, name, file);
+  if (files != nullptr) files->push_back({{"name", name}, {"bytes", file.bytes()}, {"sha256", file.sha256_hex()}});
 }
 
-std::string state_text(const TrainingState& state) {
-  Json json = {{"version", 1},
-               {"step", state.step},
-               {"tokens", state.tokens},
-               {"digest", state.digest},
-               {"weights_hash", state.weights_hash},
-               {"config_directory", state.config_directory},
-               {"arrays", state.arrays}};
-  json["config"] = Json::parse(state.config);
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-// What only the first rank writes, from what all ranks wrote.
-void write_manifest(const Directory& directory, const SaveRequest& request, const std::vector<std::string>& written) {
-  Json manifest = {{"version", 1},
-                   {"step", request.state.step},
-                   {"state_classes", {"weights", "exp_avg", "exp_avg_sq", "state"}},
-                   {"files", Json::array()},
-                   {"weights", Json::array()},
-                   {"moments", Json::array()}};
-  Json weight_map = Json::object();
-  int64_t total_bytes = 0;
-  for (const std::string& text : written) {
+Written gather(comm::Group& world, const Written& mine) {
+  const Json report = {{"files", mine.files}, {"weights", mine.weights}, {"moments", mine.moments}};
+  Written all;
+  for (const std::string& text : comm::all_gather_text(world, report.dump())) {
     const Json rank = Json::parse(text);
-    for (const char* list : {"files", "weights", "moments"}) {
-      for (const Json& item : rank[list]) manifest[list].push_back(item);
+    for (auto [to, name] : {std::pair(&all.files, "files"), {&all.weights, "weights"}, {&all.moments, "moments"}}) {
+      for (const Json& item : rank[name]) to->push_back(item);
     }
   }
-  for (const Json& weight : manifest["weights"]) {
+  return all;
+}
+
+std::string index_text(const Json& weights) {
+  Json weight_map = Json::object();
+  int64_t total_bytes = 0;
+  for (const Json& weight : weights) {
     const std::string name = weight["tensor"];
-    if (weight_map.contains(name)) throw Error(ExitCode::bug, str(name, " was written by two ranks"));
+    ENSURE(!weight_map.contains(name), "two weights are called ", name, " in the files");
     weight_map[name] = weight["file"];
-    int64_t bytes = 4;
-    for (int64_t dim : weight["shape"]) bytes *= dim;
-    total_bytes += bytes;
+    total_bytes += weight["count"].get<int64_t>() * 4;
   }
-  Json& files = manifest["files"];
-  const Json index = {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
-  write_text(directory, "model.safetensors.index.json", index.dump(1) + "\n", files);
-  for (const auto& [name, text] : request.extra_files) write_text(directory, name, text, files);
-  write_text(directory, "state.json", state_text(request.state), files);
+  return Json({{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}}).dump(1) + "\n";
+}
+
+// The sum of the weights' hashes is that of the model, see hash_weights().
+std::string hash_of_all(const Json& weights) {
+  Hash128 total;
+  for (const Json& weight : weights) total += hash_of_hex(weight["xxh3"]);
+  return hex(total);
+}
+
+// What only the first rank writes.
+void write_manifest(const Directory& directory, const SaveRequest& request, Written& written) {
+  write_text(directory, "model.safetensors.index.json", index_text(written.weights), &written.files);
+  for (const auto& [name, text] : request.extra_files) write_text(directory, name, text, &written.files);
+  TrainingState state = request.state;
+  state.weights_hash = hash_of_all(written.weights);
+  write_text(directory, "state.json", state_text(state), &written.files);
+  const Json manifest = {{"version", 1},
+                         {"step", request.state.step},
+                         {"run", request.state.run},
+                         {"state_classes", state_classes()},
+                         {"files", written.files},
+                         {"weights", written.weights},
+                         {"moments", written.moments}};
   const std::string text = manifest.dump(1) + "\n";
-  Json unlisted;
-  write_text(directory, "manifest.json", text, unlisted = Json::array());
+  write_text(directory, "manifest.json", text, nullptr);
   const Json commit = {{"magic", "switchyard checkpoint"},
                        {"manifest_bytes", text.size()},
                        {"manifest_sha256", to_hex(sha256(text.data(), static_cast<int64_t>(text.size())))}};
-  write_text(directory, "COMMIT", commit.dump(), unlisted);
+  write_text(directory, "COMMIT", commit.dump(), nullptr);
   directory.sync();
 }
 
-// Numbers the ranks that have something to write.
-struct Numbering {
-  int64_t mine = 0, of = 0;  // mine 0: nothing
-};
-Numbering number_shards(comm::Group& world, bool has_some) {
-  int64_t flag = has_some ? 1 : 0;
-  std::vector<int64_t> flags(static_cast<size_t>(world.size()));
-  world.all_gather(Tensor(flags.data(), DType::i64, {world.size()}), ConstTensor(&flag, DType::i64, {1})).wait();
-  Numbering numbering;
-  for (int r = 0; r < world.size(); ++r) {
-    numbering.of += flags[static_cast<size_t>(r)];
-    if (r == world.rank() && has_some) numbering.mine = numbering.of;
+// A rename that cannot be made durable is taken back: what is not whole for certain keeps no name.
+void give_name(const Directory& parent, const std::string& temporary, const std::string& name) {
+  parent.rename(temporary, name);
+  try {
+    parent.sync();
+  } catch (const Error&) {
+    parent.rename(name, temporary);
+    throw;
   }
-  return numbering;
+}
+
+// Saves that were interrupted; only one is under way at a time.
+void remove_leftovers(const Directory& parent) {
+  for (const std::string& name : parent.names()) {
+    if (name.starts_with(".tmp-")) parent.remove_directory(name);
+  }
 }
 
 }  // namespace
 
-std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups) {
-  comm::Group& world = *groups.world;
-  char step_name[32];
-  std::snprintf(step_name, sizeof(step_name), "step-%08lld", static_cast<long long>(request.state.step));
-  const std::string path = directory + "/" + step_name;
-  const std::string temporary = std::string(".tmp-") + step_name;
+SavedCheckpoint write_checkpoint(const std::string& directory, const Snapshot& snapshot, const SaveRequest& request,
+                                 const std::map<std::string, std::string>& previous, int64_t attempt,
+                                 comm::Group& world) {
+  Storage& storage = *request.storage;
+  const std::string name = checkpoint_name(request.state.step);
+  const std::string temporary = str(".tmp-", name.substr(name.find('-') + 1), "-", request.state.run, "-", attempt);
   const bool leads = world.rank() == 0;
-  together(world, [&] {
+  SavedCheckpoint saved{.path = directory + "/" + name, .hashes = {}, .warning = ""};
+  together(world, kNotSaved, [&] {
     if (!leads) return;
-    const Directory parent = Directory::open_or_make(directory);
-    for (const std::string& name : parent.names()) {
-      if (name.starts_with(".tmp-")) parent.remove_directory(name);
-      if (name == step_name) throw Error(ExitCode::checkpoint, str(path, " exists already and is never overwritten"));
+    const Directory parent = Directory::open_or_make(directory, storage);
+    const std::vector<std::string> names = parent.names();
+    if (std::find(names.begin(), names.end(), name) != names.end()) {
+      throw Error(ExitCode::checkpoint, str(saved.path, " exists already and is never overwritten"));
     }
+    remove_leftovers(parent);
     parent.make(temporary);
   });
-  const std::vector<const nn::Parameter*> weights = weights_of_rank(*request.store, groups);
-  const Numbering model = number_shards(world, !weights.empty());
-  const Numbering optimizer = number_shards(world, !request.moments.empty());
-  RankFiles written;
-  together(world, [&] {
-    const Directory inside = Directory::open(directory + "/" + temporary);
-    if (model.mine > 0) write_weights(inside, shard_name("model", model.mine, model.of), weights, request, written);
-    if (optimizer.mine > 0)
-      write_moments(inside, shard_name("optimizer", optimizer.mine, optimizer.of), request.moments, written);
-  });
-  const Json mine = {{"files", written.files}, {"weights", written.weights}, {"moments", written.moments}};
-  const std::vector<std::string> all = comm::all_gather_text(world, mine.dump());
-  together(world, [&] {
-    if (!leads) return;
-    write_manifest(Directory::open(directory + "/" + temporary), request, all);
-    const Directory parent = Directory::open(directory);
-    parent.rename(temporary, step_name);
-    parent.sync();
-    remove_checkpoints(directory, expendable_checkpoints(directory, request.keep_last));
-  });
-  return path;
-}
-
-std::vector<std::string> expendable_checkpoints(const std::string& directory, int64_t keep_last, Storage& storage) {
-  std::set<std::string> tagged;
   try {
-    for (const auto& [tag, step] : read_tags(directory, storage)) tagged.insert(step);
+    Written written;
+    together(world, kNotSaved, [&] {
+      const Directory inside = Directory::open(directory, storage).open_inner(temporary);
+      write_shard(inside, snapshot.model_file(), snapshot.weights(), request, written.weights, written.files);
+      write_shard(inside, snapshot.optimizer_file(), snapshot.moments(), request, written.moments, written.files);
+    });
+    written = gather(world, written);
+    together(world, kNotSaved, [&] {
+      if (!leads) return;
+      check_written(written.weights, written.moments, request.weights, request.elements, previous);
+      const Directory parent = Directory::open(directory, storage);
+      write_manifest(parent.open_inner(temporary), request, written);
+      give_name(parent, temporary, name);
+    });
+    for (const Json& weight : written.weights) saved.hashes[weight["name"]] = weight["xxh3"];
   } catch (const Error&) {
-    return {};  // what may be wanted is not known: nothing goes
+    try {  // its space may be what the next attempt needs
+      if (leads) Directory::open(directory, storage).remove_directory(temporary);
+    } catch (const Error&) {
+    }
+    throw;
   }
-  std::vector<std::string> steps = list_checkpoints(directory, storage);
-  steps.erase(steps.begin(), steps.begin() + std::min<int64_t>(keep_last, static_cast<int64_t>(steps.size())));
-  std::erase_if(steps, [&](const std::string& step) { return tagged.contains(step); });
-  return steps;
+  try {
+    if (leads) remove_checkpoints(directory, expendable_checkpoints(directory, request.keep_last, storage), storage);
+  } catch (const Error& error) {
+    saved.warning = str("an older checkpoint could not be removed: ", error.what());
+  }
+  return saved;
 }
 
-void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names, Storage& storage) {
-  const Directory parent = Directory::open(directory, storage);
-  for (const std::string& name : names) {
-    parent.rename(name, ".trash-" + name);
-    parent.remove_directory(".trash-" + name);
-  }
-  for (const std::string& name : parent.names()) {
-    if (name.starts_with(".trash-") || name.starts_with(".tmp-")) parent.remove_directory(name);
-  }
-}
-
-std::vector<std::string> list_checkpoints(const std::string& directory, Storage& storage) {
-  std::vector<std::string> steps;
-  for (const std::string& name : names_in(directory, storage)) {
-    if (name.starts_with("step-") && name.size() == 13) steps.push_back(name);
-  }
-  std::sort(steps.rbegin(), steps.rend());
-  return steps;
+std::string save_checkpoint(const std::string& directory, const SaveRequest& request, comm::ParallelGroups& groups) {
+  Snapshot snapshot(*request.store, request.moments, groups);
+  snapshot.take();
+  return write_checkpoint(directory, snapshot, request, {}, 0, *groups.world).path;
 }
 
 }  // namespace engine::checkpoint

@@ -23,6 +23,7 @@ struct OptimizerSlice {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   double lr_scale = 1, weight_decay = 0;
+  bool updated = false;  // a step has changed it since whoever reads this set it to false
 };
 
 class Optimizer {

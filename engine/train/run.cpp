@@ -44,6 +44,7 @@ class Run {
 
   RunSummary run() {
     checkpoints_.start(options_.resume, options_.resume_path);
+    if (!options_.dry_run) checkpoints_.prepare();
     if (written_directory()) write_what_was_given();
     describe();
     RunSummary summary{.status = "done", .run_dir = directory_.path()};
@@ -108,7 +109,8 @@ class Run {
     }
     return str("weights ", print_bytes(weights), ", gradients ", print_bytes(gradients), ", optimizer ",
                print_bytes(trainer_.optimizer().state_bytes()), ", activations ",
-               print_bytes(trainer_.model().activation_bytes()), " per rank");
+               print_bytes(trainer_.model().activation_bytes()), ", copy for checkpoints ",
+               print_bytes(checkpoints_.snapshot_bytes()), " per rank");
   }
 
   // --- steps -------------------------------------------------------------------------------------------------------
@@ -121,6 +123,7 @@ class Run {
     const bool last = result.step == last_step();
     log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run);
     log_.progress(result, last_step());
+    checkpoints_.report();
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
     if (config_.eval.every && result.step % config_.eval.every->value == 0)
       evaluation_.run(config_.eval.max_tokens.value);
@@ -138,7 +141,7 @@ class Run {
   }
 
   void finish() {
-    checkpoints_.save();
+    checkpoints_.finish();
     if (trainer_.step() >= last_step() || time_is_up_) evaluation_.run(0);
   }
 

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "engine/checkpoint/saver.h"
 #include "engine/train/console.h"
 #include "engine/train/run_directory.h"
 #include "engine/train/trainer.h"
@@ -13,19 +16,38 @@ namespace engine::train {
 
 class RunCheckpoints {
  public:
+  // Collective, like all the rest.
   RunCheckpoints(Trainer& trainer, RunDirectory& directory, Console& console)
-      : trainer_(trainer), directory_(directory), console_(console) {}
+      : trainer_(trainer), directory_(directory), console_(console), saver_(trainer.groups()) {}
+  // Waits for a save that is under way.
+  ~RunCheckpoints();
 
-  // Collective. Restores the checkpoint to go on from; otherwise begins anew, from train.init_from where it is given.
+  // Restores the checkpoint to go on from; otherwise begins anew, from train.init_from where it is given.
   void start(Resume resume, const std::string& resume_path);
-  // Collective. The state after the last step becomes a checkpoint, unless it is one already.
+  // Looks whether the checkpoints to come can be written, and takes the memory for them.
+  // Throws Error(environment) with the numbers.
+  void prepare();
+  // Begins to save the state after the last step, unless that was done; training may go on. Waits for an earlier save.
   void save();
+  // Says what became of a save that has ended meanwhile. One that failed does no harm: the next one tries again.
+  void report();
+  // The state after the last step is durable when this returns. Throws Error(environment) if it cannot be saved.
+  void finish();
+
+  int64_t snapshot_bytes() const { return saver_.snapshot_bytes(); }
 
  private:
+  void find_lineage(const std::string& from);
+  void tell(const std::optional<checkpoint::Saver::Outcome>& outcome);
+
   Trainer& trainer_;
   RunDirectory& directory_;
   Console& console_;
-  int64_t saved_step_ = -1;
+  checkpoint::Saver saver_;
+  std::string run_;  // see TrainingState
+  std::vector<checkpoint::Ancestor> ancestors_;
+  int64_t saved_step_ = -1;   // durable or under way
+  std::string last_failure_;  // of the last save that ended; empty: it is durable
 };
 
 }  // namespace engine::train

@@ -3,12 +3,12 @@
 #include <filesystem>
 #include <optional>
 
-#include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/weights_hash.h"
 #include "engine/config/canonical.h"
 #include "engine/config/config_difference.h"
+#include "engine/config/parameter_count.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
+#include "engine/core/hash.h"
 #include "engine/data/tokenizer.h"
 #include "engine/huggingface/family.h"
 #include "engine/train/loaded_model.h"
@@ -40,8 +40,8 @@ namespace {
 
 std::vector<checkpoint::MomentSlice> moment_slices(Trainer& trainer) {
   std::vector<checkpoint::MomentSlice> slices;
-  for (const OptimizerSlice& s : trainer.optimizer().slices()) {
-    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq});
+  for (OptimizerSlice& s : trainer.optimizer().slices()) {
+    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq, &s.updated});
   }
   return slices;
 }
@@ -79,23 +79,29 @@ void describe_for_transformers(const Config& config, checkpoint::SaveRequest& re
 
 }  // namespace
 
-std::string save_trainer(Trainer& trainer, const std::string& directory, int64_t keep_last) {
+checkpoint::SaveRequest save_request(Trainer& trainer) {
   const Config& config = trainer.config();
-  checkpoint::SaveRequest request{.store = &trainer.store(), .moments = moment_slices(trainer), .keep_last = keep_last};
+  checkpoint::SaveRequest request{.store = &trainer.store(),
+                                  .moments = moment_slices(trainer),
+                                  .keep_last = config.checkpoint.keep_last,
+                                  .elements = count_parameters(config.model).total};
+  for (const TensorTable::Entry& entry : trainer.table().entries()) request.weights[entry.name] = entry.elements;
   checkpoint::TrainingState& state = request.state;
   state.step = trainer.step();
   state.tokens = trainer.step() * config.batch_tokens();
   state.digest = trainer.digest();
-  const Hash128 hash = checkpoint::hash_weights(trainer.store(), *trainer.groups().ep);
-  state.weights_hash = to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
+  state.next_sample = trainer.step() * config.sequences_per_step();
+  state.total_steps = trainer.total_steps();
+  state.seed = config.seed;
   state.config = canonical_json(config);
+  state.config_hash = to_hex(sha256(state.config.data(), static_cast<int64_t>(state.config.size())));
   state.config_directory = absolute(config.directory);
   state.arrays["gradient_bounds"] = trainer.grid().bounds();
   state.arrays["loss_history"] = trainer.loss_history().history();
   state.arrays["grad_norm_history"] = trainer.norm_history().history();
   put_balance_state(trainer.model(), state);
   describe_for_transformers(config, request);
-  return checkpoint::save_checkpoint(directory, request, trainer.groups());
+  return request;
 }
 
 void restore_trainer(Trainer& trainer, const std::string& path) {

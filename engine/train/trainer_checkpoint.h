@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/checkpoint.h"
 #include "engine/config/config.h"
 #include "engine/train/trainer.h"
 
@@ -16,8 +17,8 @@ enum class Resume { automatic, must, never, path };
 std::string checkpoint_to_resume(const std::string& directory, Resume resume, const std::string& resume_path,
                                  std::vector<std::string>& problems);
 
-// Collective. Returns the path once the checkpoint is durable.
-std::string save_trainer(Trainer& trainer, const std::string& directory, int64_t keep_last);
+// What a checkpoint of the trainer holds; run and lineage are left to whoever knows them.
+checkpoint::SaveRequest save_request(Trainer& trainer);
 
 // Collective. Weights, moments, balance state, gradient bounds, step and digest. The config of the checkpoint may
 // differ only where a continuation may: ranks, passes, schedule, evaluation, reporting, data.
