@@ -50,6 +50,18 @@ check "every step is logged once" test "$(wc -l <stopped/metrics.jsonl)" = 20
 again=$("$switchyard" train tiny.json --run-dir stopped --json 2>/dev/null | tail -n 1)
 check "a finished run is left alone" test "$(field "$again" status)" = "already done"
 
+# a disk that takes no more: training goes on, the end says so, and what was durable is still there
+"$switchyard" train tiny.json --run-dir full --steps 8 >/dev/null 2>&1
+(
+  trap '' XFSZ
+  ulimit -f 150
+  expect_exit 4 "without its last checkpoint" "$switchyard" train tiny.json --run-dir full --ranks 2 --set checkpoint.every=4
+)
+check "each failed save is told of" test "$(grep -c "older checkpoints are untouched" err)" -ge 3
+check "the run went on to its end" test "$(wc -l <full/metrics.jsonl)" = 20
+check "older checkpoints are whole" "$switchyard" ckpt verify full/checkpoints/step-00000008
+check "and no other is there" test "$(ls -A full/checkpoints)" = step-00000008
+
 # a signal ends the run after the step under way, with a checkpoint
 "$switchyard" train tiny.json --run-dir signalled --ranks 2 --set train.stop.steps=1000000 >/dev/null 2>&1 &
 training=$!
