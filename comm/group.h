@@ -3,8 +3,8 @@
 // Every rank of a group calls the same collectives in the same order. Each returns a Work; buffers and counts belong
 // to the collective until wait() returns. A collective takes no memory from the heap once the largest of its kind has
 // run. Sums are exact for integers; sums of f64 are only ever taken of values on a common exact grid
-// (engine/core/gradient.h), so the order in which an implementation adds cannot matter. A group of one is a real group:
-// its collectives copy.
+// (engine/core/gradient.h), so the order in which an implementation adds cannot matter. Collectives are waited for in
+// the order in which they were called. A group of one is a real group: its collectives copy.
 #pragma once
 
 #include <cstdint>
@@ -59,6 +59,14 @@ class Group {
   virtual int size() const = 0;
   virtual const char* transport() const = 0;
 
+  // What messages call it; a literal.
+  void set_name(const char* name) { name_ = name; }
+  const char* name() const { return name_; }
+  // Processes: collectives that wait longer throw Error(rank_lost) naming whom they miss; 0: they wait for ever.
+  void set_deadline(double seconds) { deadline_seconds_ = seconds; }
+  // How long this rank has waited for others in collectives of this group so far.
+  double waited_seconds() const { return waited_seconds_; }
+
   // Ranks with the same color form a group, ordered by key, then by rank.
   virtual std::unique_ptr<Group> split(int color, int key) = 0;
   virtual void barrier() = 0;
@@ -81,6 +89,10 @@ class Group {
   // recv_rows[0] rows of rank 0, then those of rank 1, ...
   [[nodiscard]] virtual Work all_to_all_v(Tensor out, std::span<const int64_t> recv_rows, ConstTensor in,
                                           std::span<const int64_t> send_rows) = 0;
+
+ protected:
+  const char* name_ = "group";
+  double waited_seconds_ = 0, deadline_seconds_ = 0;
 };
 
 // The group of one.

@@ -22,6 +22,7 @@ ParallelGroups make_parallel_groups(std::unique_ptr<Group> world, int64_t ep_siz
   groups.ep = world->split(rank / ep, rank % ep);
   groups.expert_dp = world->split(rank % ep, rank / ep);
   groups.world = std::move(world);
+  groups.world->set_name("world"), groups.ep->set_name("ep"), groups.expert_dp->set_name("expert_dp");
   return groups;
 }
 

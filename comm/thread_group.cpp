@@ -12,6 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "comm/reduce.h"
+#include "comm/thread_watch.h"
+#include "comm/waiting.h"
 #include "engine/core/buffer.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -54,24 +57,39 @@ void wait_until(const std::atomic<uint64_t>& counter, uint64_t number, const std
   }
 }
 
+// A collective of this rank, for whoever watches.
+struct Call {
+  const char* name;
+  const char* group;
+  uint64_t number;
+  double& waited_seconds;
+};
+
 // Completes a collective: waits for the others' posts, pulls, waits until nobody reads this rank's buffer, and then
 // runs `after`, which may write to it.
 template <class Pull, class After>
 class Pending final : public Work::State {
  public:
-  Pending(Shared& shared, uint64_t number, int rank, Pull pull, After after)
-      : shared_(shared), number_(number), rank_(rank), pull_(pull), after_(after) {}
+  Pending(Shared& shared, const Call& call, int rank, Pull pull, After after)
+      : shared_(shared), call_(call), rank_(rank), pull_(pull), after_(after) {}
   void wait() override {
-    for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).posted, number_, *shared_.aborted);
+    wait_for_all(&Post::posted);
     pull_();
-    shared_.post(number_, rank_).finished.store(number_, std::memory_order_release);
-    for (int r = 0; r < shared_.size; ++r) wait_until(shared_.post(number_, r).finished, number_, *shared_.aborted);
+    shared_.post(call_.number, rank_).finished.store(call_.number, std::memory_order_release);
+    wait_for_all(&Post::finished);
     after_();
   }
 
  private:
+  void wait_for_all(std::atomic<uint64_t> Post::*counter) {
+    Waiting waiting(call_.name, call_.group, call_.number, call_.waited_seconds);
+    for (int r = 0; r < shared_.size; ++r) {
+      wait_until(shared_.post(call_.number, r).*counter, call_.number, *shared_.aborted);
+    }
+  }
+
   Shared& shared_;
-  uint64_t number_;
+  Call call_;
   int rank_;
   Pull pull_;
   After after_;
@@ -79,40 +97,8 @@ class Pending final : public Work::State {
 
 // Room for the state of one collective.
 struct alignas(64) WorkRoom {
-  std::byte bytes[192];
+  std::byte bytes[256];
 };
-
-// out[i] = combination over ranks of element first + i of their posts.
-template <class T, class Combine>
-void combine_ranks(T* out, const std::vector<const char*>& posts, int64_t first, int64_t count, Combine combine) {
-  engine::parallel_ranges(count, int64_t{1} << 15, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      T total = reinterpret_cast<const T*>(posts[0])[first + i];
-      for (size_t r = 1; r < posts.size(); ++r) {
-        total = combine(total, reinterpret_cast<const T*>(posts[r])[first + i]);
-      }
-      out[i] = total;
-    }
-  });
-}
-
-enum class Reduction { sum, max };
-
-template <class T>
-T add(T a, T b) {
-  if constexpr (std::is_integral_v<T>)
-    return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));  // wraps
-  return a + b;
-}
-
-template <class T>
-void reduce(T* out, const std::vector<const char*>& posts, int64_t first, int64_t count, Reduction reduction) {
-  if (reduction == Reduction::sum) {
-    combine_ranks(out, posts, first, count, add<T>);
-  } else {
-    combine_ranks(out, posts, first, count, [](T a, T b) { return a > b ? a : b; });
-  }
-}
 
 class ThreadGroup final : public Group {
  public:
@@ -143,23 +129,23 @@ class ThreadGroup final : public Group {
   }
 
   void barrier() override {
-    start(nullptr, nullptr, [] {}).wait();
+    start("barrier", nullptr, nullptr, [] {}).wait();
   }
 
   Work broadcast(Tensor data, int root) override {
     const int64_t bytes = bytes_of(data);
-    return start(data.data, nullptr, [this, data, root, bytes, number = number_ + 1] {
+    return start("broadcast", data.data, nullptr, [this, data, root, bytes, number = number_ + 1] {
       if (rank_ != root) copy(data.data, peer(number, root), bytes);
     });
   }
 
-  Work all_reduce_sum(Tensor data) override { return all_reduce(data, Reduction::sum); }
-  Work all_reduce_max(Tensor data) override { return all_reduce(data, Reduction::max); }
+  Work all_reduce_sum(Tensor data) override { return all_reduce("all_reduce_sum", data, Reduction::sum); }
+  Work all_reduce_max(Tensor data) override { return all_reduce("all_reduce_max", data, Reduction::max); }
 
   Work all_gather(Tensor out, ConstTensor in) override {
     const int64_t bytes = bytes_of(in);
     ENSURE(bytes_of(out) == bytes * size(), "all_gather gives ", bytes * size(), " bytes, not ", bytes_of(out));
-    return start(in.data, nullptr, [this, out, bytes, number = number_ + 1] {
+    return start("all_gather", in.data, nullptr, [this, out, bytes, number = number_ + 1] {
       for (int r = 0; r < size(); ++r) copy(static_cast<char*>(out.data) + r * bytes, peer(number, r), bytes);
     });
   }
@@ -168,14 +154,14 @@ class ThreadGroup final : public Group {
     const size_t me = static_cast<size_t>(rank_);
     const int64_t begin = begins[me], count = begins[me + 1] - begin;
     ENSURE(out.num_elements() == count, "this rank's part has ", count, " elements, not ", out.num_elements());
-    return start(in.data, nullptr, [this, out, begin, count, number = number_ + 1] {
+    return start("reduce_scatter_sum", in.data, nullptr, [this, out, begin, count, number = number_ + 1] {
       reduce_posts(out.data, out.dtype, number, begin, count, Reduction::sum);
     });
   }
 
   Work all_gather_v(Tensor data, std::span<const int64_t> begins) override {
     const int64_t element = engine::dtype_bytes(data.dtype);
-    return start(data.data, nullptr, [this, data, element, begins, number = number_ + 1] {
+    return start("all_gather_v", data.data, nullptr, [this, data, element, begins, number = number_ + 1] {
       for (int r = 0; r < size(); ++r) {
         const int64_t begin = begins[static_cast<size_t>(r)] * element;
         const int64_t end = begins[static_cast<size_t>(r) + 1] * element;
@@ -187,7 +173,7 @@ class ThreadGroup final : public Group {
   Work all_to_all(Tensor out, ConstTensor in) override {
     const int64_t bytes = bytes_of(in) / size();
     ENSURE(bytes_of(out) == bytes_of(in), "all_to_all gives ", bytes_of(in), " bytes, not ", bytes_of(out));
-    return start(in.data, nullptr, [this, out, bytes, number = number_ + 1] {
+    return start("all_to_all", in.data, nullptr, [this, out, bytes, number = number_ + 1] {
       for (int r = 0; r < size(); ++r) {
         copy(static_cast<char*>(out.data) + r * bytes, peer(number, r) + rank_ * bytes, bytes);
       }
@@ -199,7 +185,7 @@ class ThreadGroup final : public Group {
     ENSURE(in.is_contiguous() && out.is_contiguous(), "collectives take contiguous tensors");
     const int64_t row = in.columns() * engine::dtype_bytes(in.dtype);
     ENSURE(row == out.columns() * engine::dtype_bytes(out.dtype), "rows sent and received differ in size");
-    return start(in.data, send_rows.data(),
+    return start("all_to_all_v", in.data, send_rows.data(),
                  [this, out, row, recv_rows, number = number_ + 1] { pull_rows(out, row, recv_rows, number); });
   }
 
@@ -219,7 +205,7 @@ class ThreadGroup final : public Group {
 
   // Posts the next collective.
   template <class Pull, class After = Nothing>
-  Work start(const void* in, const int64_t* counts, Pull pull, After after = {}) {
+  Work start(const char* name, const void* in, const int64_t* counts, Pull pull, After after = {}) {
     using State = Pending<Pull, After>;
     static_assert(sizeof(State) <= sizeof(WorkRoom) && std::is_trivially_destructible_v<Pull> &&
                   std::is_trivially_destructible_v<After>);
@@ -233,13 +219,14 @@ class ThreadGroup final : public Group {
     post.in = static_cast<const char*>(in);
     post.counts = counts;
     post.posted.store(number, std::memory_order_release);
-    return Work(*new (&rooms_[number % kSlots]) State(*shared_, number, rank_, pull, after));
+    return Work(*new (&rooms_[number % kSlots])
+                    State(*shared_, {name, name_, number, waited_seconds_}, rank_, pull, after));
   }
 
-  Work all_reduce(Tensor data, Reduction reduction) {
+  Work all_reduce(const char* name, Tensor data, Reduction reduction) {
     const int64_t bytes = bytes_of(data);
     return start(
-        data.data, nullptr,
+        name, data.data, nullptr,
         [this, data, bytes, reduction, number = number_ + 1] {
           if (bytes > reduced_.bytes()) reduced_ = engine::Buffer(bytes);
           reduce_posts(reduced_.data(), data.dtype, number, 0, data.num_elements(), reduction);
@@ -248,17 +235,9 @@ class ThreadGroup final : public Group {
   }
 
   void reduce_posts(void* out, DType dtype, uint64_t number, int64_t begin, int64_t count, Reduction reduction) {
-    for (int r = 0; r < size(); ++r) posts_[static_cast<size_t>(r)] = peer(number, r);
-    switch (dtype) {
-      case DType::f64:
-        return reduce(static_cast<double*>(out), posts_, begin, count, reduction);
-      case DType::f32:
-        return reduce(static_cast<float*>(out), posts_, begin, count, reduction);
-      case DType::i64:
-        return reduce(static_cast<int64_t*>(out), posts_, begin, count, reduction);
-      default:
-        ENSURE(false, "no reduction of ", engine::dtype_name(dtype));
-    }
+    const int64_t offset = begin * engine::dtype_bytes(dtype);
+    for (int r = 0; r < size(); ++r) posts_[static_cast<size_t>(r)] = peer(number, r) + offset;
+    reduce_ranks(out, posts_, count, dtype, reduction);
   }
 
   void pull_rows(Tensor out, int64_t row, std::span<const int64_t> recv_rows, uint64_t number) {
@@ -285,13 +264,16 @@ class ThreadGroup final : public Group {
 
 }  // namespace
 
-void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<void(std::unique_ptr<Group>)>& body) {
+void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<void(std::unique_ptr<Group>)>& body,
+                      const WatchLimits* watch) {
   auto aborted = std::make_shared<std::atomic<bool>>(false);
   auto shared = std::make_shared<Shared>(num_ranks, aborted);
+  std::vector<engine::Activity> activities(static_cast<size_t>(num_ranks));
   std::mutex error_mutex;
   std::exception_ptr first_error;
   auto run_rank = [&](int rank) {
     try {
+      engine::set_activity(activities[static_cast<size_t>(rank)]);
       engine::ThreadPool pool(threads_per_rank);
       pool.make_current();
       body(num_ranks == 1 ? make_self_group() : std::make_unique<ThreadGroup>(shared, rank));
@@ -300,10 +282,14 @@ void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<v
       if (!first_error) first_error = std::current_exception();
       aborted->store(true);
     }
+    activities[static_cast<size_t>(rank)].in_step = false;
   };
+  std::unique_ptr<ThreadWatch> watching;
+  if (watch != nullptr) watching = std::make_unique<ThreadWatch>(activities, *watch);
   std::vector<std::thread> ranks;
   for (int rank = 0; rank < num_ranks; ++rank) ranks.emplace_back(run_rank, rank);
   for (std::thread& rank : ranks) rank.join();
+  watching.reset();
   if (first_error) std::rethrow_exception(first_error);
 }
 

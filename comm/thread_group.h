@@ -7,11 +7,14 @@
 #include <functional>
 
 #include "comm/group.h"
+#include "comm/judge.h"
 
 namespace comm {
 
 // Runs body(group) on num_ranks threads, each with a pool of threads_per_rank. If a rank throws, the others stop
-// at their next collective, and the first error is thrown here.
-void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<void(std::unique_ptr<Group>)>& body);
+// at their next collective, and the first error is thrown here. With `watch`, a rank that hangs is found; as a thread
+// cannot be ended from outside, the process then says so and ends with exit code 9.
+void run_thread_ranks(int num_ranks, int threads_per_rank, const std::function<void(std::unique_ptr<Group>)>& body,
+                      const WatchLimits* watch = nullptr);
 
 }  // namespace comm

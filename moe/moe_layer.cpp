@@ -34,6 +34,18 @@ RouterOptions router_options(const engine::ModelConfig& config) {
 
 }  // namespace
 
+// While it lives, what the rank waits in ep is this layer's.
+class MoeLayer::WaitClock {
+ public:
+  explicit WaitClock(MoeLayer& layer) : layer_(layer), before_(layer.ep_.waited_seconds()) {}
+  ~WaitClock() { layer_.waited_seconds_ += layer_.ep_.waited_seconds() - before_; }
+  WaitClock(const WaitClock&) = delete;
+
+ private:
+  MoeLayer& layer_;
+  double before_;
+};
+
 MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store, comm::Group& ep,
                    MoeShared& shared)
     : config_(config.router),
@@ -44,6 +56,7 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
       hidden_size_(config.hidden_size),
       shared_(shared),
       index_(shared.num_layers++),
+      ep_(ep),
       gate_(store, {.name = prefix(layer) + "gate.weight",
                     .dims = {config.num_experts, config.hidden_size},
                     .deviation = kRouterDeviation,
@@ -116,6 +129,7 @@ void MoeLayer::jitter_input(const Pass& pass, ConstTensor x_TD, Tensor routed_TD
 }
 
 void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
+  const WaitClock clock(*this);
   const engine::Arena& arena = *pass.arena;
   const int64_t T = pass.num_rows();
   Tensor topk_idx_TK = arena.view(topk_idx_, T), topk_weights_TK = arena.view(topk_weights_, T);
@@ -176,6 +190,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
 }
 
 void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, Tensor dx_TD) {
+  const WaitClock clock(*this);
   const engine::Arena& arena = *pass.arena;
   const int64_t T = pass.num_rows();
   Tensor dweights_TK = arena.view(dweights_, T), dlogits_TE = arena.view(dlogits_, T);

@@ -62,8 +62,11 @@ class MoeLayer : public engine::nn::Layer {
   int64_t bytes_sent() const { return dispatcher_.bytes_sent(); }               // to other ranks, ever
   int64_t row_bytes() const { return dispatcher_.bytes() + experts_.bytes(); }  // of rows sent and received
   int64_t growths() const { return dispatcher_.growths() + experts_.growths(); }
+  // How long this rank has waited for others in this layer's exchanges so far.
+  double waited_seconds() const { return waited_seconds_; }
 
  private:
+  class WaitClock;
   void jitter_input(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor routed_TD) const;
   void record(const engine::nn::Pass& pass);
   void balance_gradient(const engine::nn::Pass& pass);
@@ -73,6 +76,8 @@ class MoeLayer : public engine::nn::Layer {
   int64_t layer_, num_experts_, slots_, hidden_size_;
   MoeShared& shared_;
   size_t index_;  // among the MoE layers
+  comm::Group& ep_;
+  double waited_seconds_ = 0;
   engine::nn::Linear gate_;
   TokenDispatcher dispatcher_;
   Experts experts_;

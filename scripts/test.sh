@@ -129,16 +129,16 @@ clean_tree() {
   fi
 }
 
-# the emulated processor without AVX
-[[ -z $mode ]] || packages+=(qemu-user)
+# the emulated processor without AVX, and ranks that are processes
+[[ -z $mode ]] || packages+=(qemu-user libopenmpi-dev openmpi-bin)
 step "install what is missing" install_packages
 state_before=$(tree_state 2>/dev/null || true)
 
 if [[ -z $mode ]]; then
-  step "build and test" build_and_test test build-test -Dcuda=disabled -- unit e2e scripts
+  step "build and test" build_and_test test build-test -Dcuda=disabled -- unit e2e scripts mpi
 else
   step "build and test, warnings are errors" build_and_test test build-ci -Dcuda=disabled -Dwerror=true -- \
-    unit e2e scripts
+    unit e2e scripts mpi
   step "address and undefined sanitizers" with_sanitizer asan address,undefined build-asan unit e2e
   step "thread sanitizer" with_sanitizer tsan thread build-tsan unit
   step "CUDA compile" cuda_compile

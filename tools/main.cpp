@@ -4,22 +4,11 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
-#include <new>
 
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/failure.h"
 #include "tools/usage_message.h"
-
-namespace {
-
-using engine::ExitCode;
-
-int report(ExitCode code, const std::string& message) {
-  std::fprintf(stderr, "error: %s (exit %d)\n", message.c_str(), static_cast<int>(code));
-  return static_cast<int>(code);
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("Switchyard trains mixture-of-experts transformers.", "switchyard");
@@ -43,23 +32,17 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return report(ExitCode::usage, tools::usage_message(app, error));
+    return tools::report_failure(
+        std::make_exception_ptr(engine::Error(engine::ExitCode::usage, tools::usage_message(app, error))));
   }
   try {
     const int code = chosen();
     if (std::fflush(stdout) != 0) {
-      throw engine::Error(ExitCode::environment, engine::str("cannot write the result: ", std::strerror(errno),
-                                                             "; make room where stdout goes"));
+      throw engine::Error(engine::ExitCode::environment, engine::str("cannot write the result: ", std::strerror(errno),
+                                                                     "; make room where stdout goes"));
     }
     return code;
-  } catch (const engine::Error& error) {
-    if (error.code() == ExitCode::bug) {
-      return report(error.code(), std::string(error.what()) + "; this is a bug of ours, please report it");
-    }
-    return report(error.code(), error.what());
-  } catch (const std::bad_alloc&) {
-    return report(ExitCode::environment, "out of memory; use a smaller model, batch or train.micro_batch");
-  } catch (const std::exception& error) {
-    return report(ExitCode::bug, std::string(error.what()) + "; this is a bug of ours, please report it");
+  } catch (...) {
+    return tools::report_failure(std::current_exception());
   }
 }

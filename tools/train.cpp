@@ -1,18 +1,26 @@
 // switchyard train CONFIG: trains or resumes.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "comm/handshake.h"
+#include "comm/process_watch.h"
+#include "comm/text.h"
 #include "comm/thread_group.h"
+#include "engine/config/canonical.h"
 #include "engine/config/check.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
+#include "engine/core/hash.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/corpus.h"
 #include "engine/train/lr_schedule.h"
 #include "engine/train/run.h"
 #include "tools/command.h"
+#include "tools/launch.h"
 
 namespace tools {
 namespace {
@@ -23,10 +31,12 @@ using engine::ExitCode;
 using engine::str;
 namespace train = engine::train;
 
+constexpr double kHandshakeSeconds = 30;  // for ranks to find each other
+
 struct Options {
-  std::string config, run_dir, transport = "threads", device = "cpu", resume = "auto";
+  std::string config, run_dir, device = "cpu", resume = "auto";
+  RankOptions ranks;
   std::vector<std::string> sets;
-  int ranks = 1, threads = 0;
   int64_t steps = 0;
   bool overfit_batch = false, dry_run = false, json = false;
 };
@@ -47,45 +57,108 @@ train::RunOptions run_options(const Options& options) {
   return run;
 }
 
-void check_machine(const Options& options) {
+Config read_config(const Options& options) {
+  std::vector<std::string> sets = options.sets;
+  if (options.steps > 0) sets.push_back(str("train.stop.steps=", options.steps));
+  return engine::load_config(options.config, sets);
+}
+
+// What can be said before any rank starts. Returns the ep_size.
+int64_t check(const Options& options, const Config& config, int ranks) {
   if (options.device != "cpu") {
     throw Error(ExitCode::environment,
                 str("--device ", options.device, " is not there: this build has no GPU kernels; use --device cpu"));
   }
-  if (options.transport != "threads") {
-    throw Error(ExitCode::environment,
-                str("--transport ", options.transport, " is not there yet; use --transport threads"));
+  if (options.ranks.transport == "nccl") {
+    throw Error(ExitCode::environment, "--transport nccl is not there yet; use --transport threads or mpi");
   }
-}
-
-int run(const Options& options) {
-  std::vector<std::string> sets = options.sets;
-  if (options.steps > 0) sets.push_back(str("train.stop.steps=", options.steps));
-  const Config config = engine::load_config(options.config, sets);
-  check_machine(options);
-  const int64_t ep_size = engine::check_ranks(config, options.ranks);
+  const int64_t ep_size = engine::check_ranks(config, ranks);
   if (train::scheduled_steps(config) == 0 && !config.train.stop.time && !options.dry_run) {
     throw Error(ExitCode::usage, "the run has no end; give --steps, or set train.stop.steps or train.stop.tokens");
   }
-  const int threads =
-      options.threads > 0 ? options.threads : std::max(1, engine::available_processors() / options.ranks);
-  train::RunDirectory directory(options.run_dir.empty() ? train::RunDirectory::default_path(config.name)
-                                                        : options.run_dir);
+  return ep_size;
+}
+
+std::string default_run_dir(const Options& options, const Config& config) {
+  return options.run_dir.empty() ? train::RunDirectory::default_path(config.name) : options.run_dir;
+}
+
+engine::data::Corpus prepare(const Config& config) {
+  return engine::data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
+                                      config.model.vocabulary());
+}
+
+train::RunSummary train_on_threads(const Options& options, const RankPlan& plan) {
+  const Config config = read_config(options);
+  const int64_t ep_size = check(options, config, plan.ranks);
+  train::RunDirectory directory(default_run_dir(options, config));
   engine::data::Corpus corpus;
   {
-    engine::ThreadPool pool(threads * options.ranks);
+    engine::ThreadPool pool(plan.threads * plan.ranks);
     pool.make_current();
-    corpus = engine::data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
-                                          config.model.vocabulary());
+    corpus = prepare(config);
   }
   train::catch_stop_signals();
   train::RunSummary summary;
-  const train::RunOptions run = run_options(options);
-  comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<comm::Group> world) {
-    comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
-    train::RunSummary mine = train::run_training(config, run, directory, groups, corpus);
-    if (groups.world->rank() == 0) summary = mine;
-  });
+  const comm::WatchLimits limits;
+  comm::run_thread_ranks(
+      plan.ranks, plan.threads,
+      [&](std::unique_ptr<comm::Group> world) {
+        comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
+        train::RunSummary mine = train::run_training(config, run_options(options), directory, groups, corpus);
+        if (groups.world->rank() == 0) summary = mine;
+      },
+      plan.ranks > 1 ? &limits : nullptr);
+  return summary;
+}
+
+std::string hash_of(const std::string& text) {
+  const engine::Hash128 hash = engine::xxh3_128(text.data(), static_cast<int64_t>(text.size()));
+  return engine::to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash));
+}
+
+// A number that two builds share only if they are the same.
+std::string hash_of_this_program() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  return hash_of(std::string(std::istreambuf_iterator<char>(file), {}));
+}
+
+// Ranks that would not train the same model in the same way, or do not reach each other, are found here.
+void meet(comm::Group& world, const Options& options, const Config& config) {
+  world.set_deadline(kHandshakeSeconds);
+  const std::string resolved = engine::canonical_json(config);
+  const int asked = options.ranks.ranks;
+  comm::shake_hands(world,
+                    {{"the program", hash_of_this_program(), ""},
+                     {"the config", resolved, str(options.config, " with hash ", hash_of(resolved).substr(0, 16))},
+                     {"--ranks", std::to_string(asked), ""}});
+  if (asked > 0 && asked != world.size()) {
+    throw Error(ExitCode::usage, str("--ranks is ", asked, " but the launcher has started ", world.size(),
+                                     "; leave --ranks out, or start as many"));
+  }
+  world.set_deadline(0);
+}
+
+train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Group> world) {
+  const Config config = read_config(options);
+  meet(*world, options, config);
+  const int64_t ep_size = check(options, config, world->size());
+  comm::ProcessWatch watch(*world, {});
+  const bool leads = world->rank() == 0;
+  std::unique_ptr<train::RunDirectory> directory;
+  if (leads) directory = std::make_unique<train::RunDirectory>(default_run_dir(options, config));
+  const std::string path = comm::all_gather_text(*world, leads ? directory->path() : "")[0];
+  if (!leads) directory = std::make_unique<train::RunDirectory>(path, false);
+  const engine::data::Corpus corpus = prepare(config);
+  comm::shake_hands(*world, {{"the text (data.sources)", corpus.manifest, str("of hash ", hash_of(corpus.manifest))}});
+  train::catch_stop_signals();
+  comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
+  const train::RunSummary summary = train::run_training(config, run_options(options), *directory, groups, corpus);
+  watch.finish(*groups.world);
+  return summary;
+}
+
+int report(const Options& options, const train::RunSummary& summary) {
   if (options.json) {
     const nlohmann::ordered_json line = {{"status", summary.status},  {"step", summary.step},
                                          {"tokens", summary.tokens},  {"loss", summary.loss},
@@ -102,6 +175,25 @@ int run(const Options& options) {
   return static_cast<int>(ExitCode::stopped);
 }
 
+int run(const Options& options) {
+  const RankPlan plan = plan_ranks(options.ranks);
+  switch (plan.kind) {
+    case RankPlan::Kind::start_mpirun:
+      check(options, read_config(options), plan.ranks);  // once, not by every rank
+      return start_mpirun(plan, options.ranks.print_launch);
+    case RankPlan::Kind::join:
+      return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
+        const bool leads = world->rank() == 0;
+        const train::RunSummary summary = train_in_job(options, std::move(world));
+        if (leads) return report(options, summary);
+        return static_cast<int>(summary.stopped() ? ExitCode::stopped : ExitCode::ok);
+      });
+    case RankPlan::Kind::threads:
+      break;
+  }
+  return report(options, train_on_threads(options, plan));
+}
+
 }  // namespace
 
 void add_train(CLI::App& app, Command& chosen) {
@@ -110,10 +202,14 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_option("config", options->config, "config file")->required();
   command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
   command->add_option("--run-dir", options->run_dir, "directory of the run (default: runs/NAME-DATE-TIME)");
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--transport", options->transport, "between ranks: threads")
+  command->add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--transport", options->ranks.transport,
+                   "between ranks: threads of this process (default), or mpi: processes that mpirun starts")
       ->check(CLI::IsMember({"threads", "mpi", "nccl"}));
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+  command->add_flag("--print-launch", options->ranks.print_launch, "with --transport mpi: only print the command");
+  command->add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   command->add_option("--device", options->device, "cpu")->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");

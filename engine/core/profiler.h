@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/activity.h"
+
 namespace engine {
 
 inline double monotonic_seconds() {
@@ -22,16 +24,23 @@ class Profiler {
   void clear() { phases_.clear(); }
   const std::vector<Phase>& phases() const { return phases_; }
 
-  // Adds the time of its life to a phase. `name` must be a literal.
+  // Adds the time of its life to a phase, which is also what the rank is seen to do. `name` must be a literal.
   class Scope {
    public:
-    Scope(Profiler& profiler, const char* name) : profiler_(profiler), name_(name), start_(monotonic_seconds()) {}
-    ~Scope() { profiler_.add(name_, monotonic_seconds() - start_); }
+    Scope(Profiler& profiler, const char* name)
+        : profiler_(profiler), name_(name), outer_(activity().phase), start_(monotonic_seconds()) {
+      activity().enter(name);
+    }
+    ~Scope() {
+      profiler_.add(name_, monotonic_seconds() - start_);
+      activity().enter(outer_);
+    }
     Scope(const Scope&) = delete;
 
    private:
     Profiler& profiler_;
     const char* name_;
+    const char* outer_;
     double start_;
   };
 

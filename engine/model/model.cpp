@@ -83,8 +83,10 @@ void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
         {.y_TD = arena_.view(residuals_[0], T), .tokens_T = tokens_T, .weight_VD = embedding_->weight});
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    activity().enter_layer(static_cast<int64_t>(i));
     blocks_[i].forward(pass, arena_.view(residuals_[i], T), arena_.view(residuals_[i + 1], T));
   }
+  activity().enter_layer(-1);
   Profiler::Scope time(profiler_, "head");
   ops::rms_norm_forward({.y_TD = arena_.view(hidden_, T),
                          .rstd_T = arena_.view(hidden_rstd_, T),
@@ -109,12 +111,15 @@ void Model::loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T) {
                           .assign = true});
 }
 
-void Model::backward(const nn::Pass& pass, ConstTensor tokens_T) {
+void Model::backward(const nn::Pass& pass, ConstTensor tokens_T, const std::function<void(int64_t)>& layer_done) {
   const int64_t T = pass.num_rows();
   Tensor dresidual_TD = arena_.view(dresidual_, T);
   for (size_t i = blocks_.size(); i-- > 0;) {
+    activity().enter_layer(static_cast<int64_t>(i));
     blocks_[i].backward(pass, arena_.view(residuals_[i], T), dresidual_TD);
+    if (layer_done) layer_done(static_cast<int64_t>(i));
   }
+  activity().enter_layer(-1);
   Profiler::Scope time(profiler_, "embedding");
   ops::embedding_backward({.dweight_VD = config_.tie_word_embeddings ? embedding_->tied : embedding_->gradient,
                            .dy_TD = dresidual_TD,

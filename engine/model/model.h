@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -32,8 +33,8 @@ class Model {
   void forward(nn::Pass& pass, ConstTensor tokens_T);
   // Cross-entropy of each row, after forward; in training it also starts the backward pass.
   void loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T);
-  // All gradients, after loss().
-  void backward(const nn::Pass& pass, ConstTensor tokens_T);
+  // All gradients, after loss(). Calls layer_done as soon as the pass has added to every gradient of a layer.
+  void backward(const nn::Pass& pass, ConstTensor tokens_T, const std::function<void(int64_t layer)>& layer_done = {});
   // logits of rows [begin, begin + logits.rows()) of the pass, after forward.
   void logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV);
 

@@ -3,7 +3,6 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -68,6 +67,23 @@ void Optimizer::add_shards(nn::ParameterBlock& block, comm::Group& group) {
   shards.exp_avg_sq = Buffer(count * 4);
   moments_bytes_ += count * 8;
   add_slices(shards);
+  add_ranges(shards);
+}
+
+void Optimizer::add_ranges(Shards& shards) {
+  for (const nn::Parameter* parameter : shards.block->members) {
+    const int64_t layer = parameter->spec.layer;
+    const bool goes_on = !ranges_.empty() && ranges_.back().shards == &shards && ranges_.back().layer == layer;
+    if (!goes_on) ranges_.push_back({&shards, layer, parameter->begin, 0, {}});
+    const int64_t blocks = (parameter->elements + kParameterBlock - 1) / kParameterBlock;
+    ranges_.back().end = parameter->begin + blocks * kParameterBlock;
+  }
+  for (Range& range : ranges_) {
+    if (range.shards != &shards) continue;
+    for (int64_t begin : shards.begins) {
+      range.begins.push_back(std::clamp(begin, range.begin, range.end) - range.begin);
+    }
+  }
 }
 
 void Optimizer::add_slices(Shards& shards) {
@@ -90,6 +106,30 @@ void Optimizer::add_slices(Shards& shards) {
   }
 }
 
+void Optimizer::start_reduction(int64_t layer) {
+  if (store_.granules() == 1) return;
+  for (Range& range : ranges_) {
+    if (range.layer == layer) start(range);
+  }
+}
+
+void Optimizer::start(Range& range) {
+  Shards& shards = *range.shards;
+  const size_t rank = static_cast<size_t>(shards.group->rank());
+  double* sums = shards.block->sums.f64() + range.begin;
+  const int64_t begin = range.begins[rank], count = range.begins[rank + 1] - begin;
+  // in place: a rank's own part is read by nobody else; the oldest of the ring is waited for
+  reductions_[num_reductions_++ % kMostReductions] =
+      shards.group->reduce_scatter_sum(Tensor(sums + begin, DType::f64, {count}),
+                                       ConstTensor(sums, DType::f64, {range.end - range.begin}), range.begins);
+  range.started = true;
+}
+
+void Optimizer::finish_reductions() {
+  for (size_t i = 0; i < kMostReductions; ++i) reductions_[num_reductions_++ % kMostReductions].wait();
+  for (Range& range : ranges_) range.started = false;
+}
+
 void Optimizer::reduce_gradients() {
   if (store_.granules() == 1) {
     // one rank: the chains are the gradient; the tied embedding has two
@@ -100,16 +140,10 @@ void Optimizer::reduce_gradients() {
     }
     return;
   }
-  std::array<comm::Work, 2> works;
-  for (size_t i = 0; i < works.size(); ++i) {
-    Shards& shards = shards_[i];
-    double* sums = shards.block->sums.f64();
-    const int64_t count = shards.end() - shards.begin();
-    // in place: a rank's own part is read by nobody else
-    works[i] = shards.group->reduce_scatter_sum(Tensor(sums + shards.begin(), DType::f64, {count}),
-                                                ConstTensor(sums, DType::f64, {shards.block->elements}), shards.begins);
+  for (Range& range : ranges_) {
+    if (!range.started) start(range);
   }
-  for (comm::Work& work : works) work.wait();
+  finish_reductions();
   for (Shards& shards : shards_) {
     double* sums = shards.block->sums.f64();
     const int64_t begin = shards.begin(), count = shards.end() - begin;
@@ -180,6 +214,7 @@ void Optimizer::update(int64_t step, double lr, double clip) {
 }
 
 void Optimizer::clear_gradients() {
+  finish_reductions();
   for (Shards& shards : shards_) {
     set_zero(shards.block->gradients.data(), shards.block->gradients.bytes());
     set_zero(shards.block->sums.data(), shards.block->sums.bytes());

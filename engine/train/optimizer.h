@@ -5,6 +5,7 @@
 // the weights are gathered.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -31,8 +32,12 @@ class Optimizer {
   Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, const TensorTable& table,
             comm::ParallelGroups& groups);
 
-  // Collective: sums gradients over ranks; afterwards each rank holds the gradient of its shards. With several
-  // granules that is where the exact sums become floats.
+  // Collective, in the same order on every rank: the gradients of a layer are complete on this rank. Begins to sum
+  // them over ranks while the backward pass goes on.
+  void start_reduction(int64_t layer);
+
+  // Collective: sums what is left; afterwards each rank holds the gradient of its shards. With several granules that is
+  // where the exact sums become floats.
   void reduce_gradients();
 
   // Collective, after reduce_gradients: the norm over all weights, each counted once. Also fills square_sums(),
@@ -44,7 +49,7 @@ class Optimizer {
   // `step` counts from 1.
   void update(int64_t step, double lr, double clip);
 
-  // Gradients and sums to zero, for a step that is computed again.
+  // Gradients and sums to zero, for a step that is computed again. Collective if reductions were begun.
   void clear_gradients();
 
   std::vector<OptimizerSlice>& slices() { return slices_; }
@@ -59,14 +64,30 @@ class Optimizer {
     int64_t begin() const { return begins[static_cast<size_t>(group->rank())]; }
     int64_t end() const { return begins[static_cast<size_t>(group->rank()) + 1]; }
   };
+  // Weights of one layer that lie beside each other in a flat block: what is reduced at once.
+  struct Range {
+    Shards* shards;
+    int64_t layer;                // -1: outside of blocks
+    int64_t begin, end;           // in the flat block
+    std::vector<int64_t> begins;  // [ranks + 1] of the shards, relative to `begin`
+    bool started = false;
+  };
+  static constexpr size_t kMostReductions = 4;  // under way at once: each needs room for what it receives
+
   void add_shards(nn::ParameterBlock& block, comm::Group& group);
   void add_slices(Shards& shards);
+  void add_ranges(Shards& shards);
+  void start(Range& range);
+  void finish_reductions();
 
   OptimizerConfig config_;
   nn::ParameterStore& store_;
   const TensorTable& table_;
   comm::Group& world_;
   std::vector<Shards> shards_;  // dense, expert
+  std::vector<Range> ranges_;
+  std::array<comm::Work, kMostReductions> reductions_;  // a ring
+  size_t num_reductions_ = 0;                           // begun so far
   std::vector<OptimizerSlice> slices_;
   std::vector<int64_t> first_blocks_;  // of each slice in the table
   std::vector<double> block_sums_;     // by block of the table

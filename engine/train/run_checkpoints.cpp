@@ -11,6 +11,7 @@
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/train/initial_weights.h"
+#include "engine/train/replicas.h"
 
 namespace engine::train {
 namespace {
@@ -81,6 +82,7 @@ void RunCheckpoints::prepare() {
 void RunCheckpoints::save() {
   if (saved_step_ == trainer_.step()) return;
   tell(saver_.wait());
+  check_replicas(trainer_.table(), trainer_.groups());
   checkpoint::SaveRequest request = save_request(trainer_);
   request.state.run = run_;
   request.state.ancestors = ancestors_;

@@ -19,7 +19,8 @@ namespace engine::train {
 
 namespace fs = std::filesystem;
 
-RunDirectory::RunDirectory(const std::string& path) : path_(path) {
+RunDirectory::RunDirectory(const std::string& path, bool leads) : path_(path) {
+  if (!leads) return;
   std::error_code error;
   const fs::path place = fs::absolute(path).lexically_normal();
   for (fs::path at = place.has_filename() ? place : place.parent_path(); !fs::exists(at, error); at = at.parent_path())
@@ -50,6 +51,7 @@ RunDirectory::RunDirectory(const std::string& path) : path_(path) {
 }
 
 RunDirectory::~RunDirectory() {
+  if (lock_ < 0) return;
   std::error_code error;
   fs::directory_iterator files(path_, error);
   const bool unused = !made_.empty() && !error && std::distance(fs::begin(files), fs::end(files)) == 1;

@@ -9,8 +9,9 @@ namespace engine::train {
 
 class RunDirectory {
  public:
-  // Creates `path` if needed and locks it; a run that is under way in it throws Error(directory_in_use).
-  explicit RunDirectory(const std::string& path);
+  // Creates `path` if needed and locks it; a run that is under way in it throws Error(directory_in_use). A process
+  // whose ranks do not lead only uses what another one has made.
+  explicit RunDirectory(const std::string& path, bool leads = true);
   // Removes the directories it made if nothing was written into them.
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;

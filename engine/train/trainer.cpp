@@ -34,6 +34,7 @@ Trainer::Trainer(const Config& config, comm::ParallelGroups& groups)
   dropped_.resize(model_.moe_layers().size());
   aux_losses_.resize(model_.moe_layers().size());
   z_losses_.resize(model_.moe_layers().size());
+  layer_done_ = [this](int64_t layer) { optimizer_.start_reduction(layer); };
 }
 
 void Trainer::begin_digest() {
@@ -48,6 +49,8 @@ void Trainer::resume(int64_t step, const std::string& digest) {
 
 StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   const double start = monotonic_seconds();
+  activity().step = step_ + 1;
+  activity().in_step = true;
   StepResult result;
   compute_gradients(first_sample, read);
   if (!grid_.end_step(*groups_.world)) {
@@ -75,6 +78,7 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   optimizer_.update(step_, result.lr, clip);
   result.step = step_;
   digest_.add_step(step_, result.loss, result.grad_norm, optimizer_.square_sums(), tokens_per_expert_);
+  activity().in_step = false;
   result.seconds = monotonic_seconds() - start;
   return result;
 }
@@ -88,7 +92,8 @@ void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read) 
     const int64_t T = batch.pass.num_rows();
     model_.forward(batch.pass, batch.tokens_T);
     model_.loss(batch.pass, batch.targets_T, Tensor(losses_T_.data(), DType::f32, {T}));
-    model_.backward(batch.pass, batch.tokens_T);
+    const bool last = index + 1 == schedule_.num_passes();
+    model_.backward(batch.pass, batch.tokens_T, last ? layer_done_ : nullptr);
     for (int64_t g = 0; g < batch.pass.granules.count; ++g) {
       double& chain = granule_losses_[static_cast<size_t>(batch.pass.granule_numbers[g])];
       for (int64_t t = batch.pass.granules.offsets[g]; t < batch.pass.granules.offsets[g + 1]; ++t) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -92,6 +93,7 @@ class Trainer {
   std::vector<double> aux_losses_, z_losses_;
   std::vector<int64_t> counts_of_layers_;  // of all MoE layers, while ranks add them up
   std::vector<double> sums_of_layers_;
+  std::function<void(int64_t)> layer_done_;  // in the last pass of a step
 };
 
 }  // namespace engine::train

@@ -1,17 +1,14 @@
 // Every collective on every transport, with data that is a pure function of global indices, compared exactly.
 #include "comm/group.h"
 
-#include <mutex>
-
 #include "comm/parallel_groups.h"
-#include "comm/thread_group.h"
-#include "engine/core/error.h"
-#include "tests/support/compare.h"
+#include "tests/support/ranks.h"
 
 namespace {
 
 using namespace comm;
 using engine::DType;
+using test::expect;
 
 int64_t element(int rank, int64_t i) {
   return rank * 1000003 + i * 7919 + 17;
@@ -26,19 +23,15 @@ Tensor view(std::vector<int64_t>& data) {
   return Tensor(data.data(), DType::i64, {static_cast<int64_t>(data.size())});
 }
 
-// Runs a case on a group of one and on 2 to 8 ranks as threads; doctest's checks are not thread-safe, so a rank
-// reports what is wrong by throwing.
+// Runs a case on a group of one and on 1 to 8 ranks as threads, or on the ranks of an MPI job.
 void on_all_transports(const std::function<void(Group&)>& run) {
+  if (test::on_mpi()) return test::run_mpi_ranks([&](std::unique_ptr<Group> group) { run(*group); });
   auto self = make_self_group();
   run(*self);
   for (int ranks = 1; ranks <= 8; ++ranks) {
     INFO("ranks ", ranks);
     run_thread_ranks(ranks, 1, [&](std::unique_ptr<Group> group) { run(*group); });
   }
-}
-
-void expect(bool ok, const char* what) {
-  if (!ok) throw engine::Error(engine::ExitCode::bug, what);
 }
 
 }  // namespace
@@ -121,21 +114,103 @@ TEST_CASE("group: all_to_all_v delivers every row to its rank in order") {
   }));
 }
 
-TEST_CASE("group: split makes the groups of expert parallelism") {
-  CHECK_NOTHROW(run_thread_ranks(6, 1, [](std::unique_ptr<Group> world) {
-    const int rank = world->rank();
-    ParallelGroups groups = make_parallel_groups(std::move(world), 3);
-    expect(groups.ep->size() == 3 && groups.expert_dp->size() == 2, "sizes");
-    expect(rank == groups.expert_dp->rank() * 3 + groups.ep->rank(), "numbering");
-    std::vector<int64_t> sum{rank};
-    groups.ep->all_reduce_sum(view(sum)).wait();
-    expect(sum[0] == (rank < 3 ? 3 : 12), "sum over ep");
+TEST_CASE("group: a large all-reduce, and sums whose parts do not fit a small one") {
+  CHECK_NOTHROW(on_all_transports([](Group& group) {
+    const int64_t count = 40001;
+    auto sum = data_of(group.rank(), count), largest = sum;
+    Work a = group.all_reduce_sum(view(sum)), b = group.all_reduce_max(view(largest));
+    a.wait(), b.wait();
+    for (int64_t i = 0; i < count; ++i) {
+      int64_t total = 0;
+      for (int r = 0; r < group.size(); ++r) total += element(r, i);
+      expect(sum[static_cast<size_t>(i)] == total, "all_reduce_sum");
+      expect(largest[static_cast<size_t>(i)] == element(group.size() - 1, i), "all_reduce_max");
+    }
   }));
+}
+
+TEST_CASE("group: sums of floats are taken in rank order") {
+  CHECK_NOTHROW(on_all_transports([](Group& group) {
+    for (const int64_t count : {7, 20000}) {
+      auto value = [](int rank, int64_t i) { return 1.0 / static_cast<double>(rank * 3 + i % 11 + 1); };
+      std::vector<double> all(static_cast<size_t>(count));
+      for (int64_t i = 0; i < count; ++i) all[static_cast<size_t>(i)] = value(group.rank(), i);
+      std::vector<double> scattered = all;
+      group.all_reduce_sum(Tensor(all.data(), DType::f64, {count})).wait();
+      std::vector<int64_t> begins;
+      for (int r = 0; r <= group.size(); ++r) begins.push_back(count * r / group.size());
+      const size_t me = static_cast<size_t>(group.rank());
+      const int64_t mine = begins[me + 1] - begins[me];
+      // in place: nobody else reads a rank's own part
+      group
+          .reduce_scatter_sum(Tensor(scattered.data() + begins[me], DType::f64, {mine}),
+                              ConstTensor(scattered.data(), DType::f64, {count}), begins)
+          .wait();
+      for (int64_t i = 0; i < count; ++i) {
+        double total = value(0, i);
+        for (int r = 1; r < group.size(); ++r) total += value(r, i);
+        expect(all[static_cast<size_t>(i)] == total, "all_reduce_sum of f64");
+        const bool here = i >= begins[me] && i < begins[me + 1];
+        expect(!here || scattered[static_cast<size_t>(i)] == total, "reduce_scatter_sum of f64");
+      }
+    }
+  }));
+}
+
+TEST_CASE("group: more collectives than there are places, and messages nobody waits for at once") {
+  CHECK_NOTHROW(on_all_transports([](Group& group) {
+    std::vector<std::vector<int64_t>> data(10);
+    for (int64_t round = 0; round < 5; ++round) {
+      std::vector<Work> works;
+      for (size_t i = 0; i < data.size(); ++i) {
+        data[i] = {round * 100 + static_cast<int64_t>(i) + group.rank()};
+        works.push_back(group.all_reduce_sum(view(data[i])));
+      }
+      for (Work& work : works) work.wait();
+      const int64_t ranks = group.size();
+      for (size_t i = 0; i < data.size(); ++i) {
+        expect(data[i][0] == ranks * (round * 100 + static_cast<int64_t>(i)) + ranks * (ranks - 1) / 2, "sum");
+      }
+    }
+  }));
+}
+
+TEST_CASE("group: rows that one rank sends and another does not expect are an error, not a wrong result") {
+  if (test::on_mpi()) return;  // there it ends the job
+  CHECK_THROWS_WITH_AS(run_thread_ranks(2, 1,
+                                        [](std::unique_ptr<Group> group) {
+                                          std::vector<int64_t> in(3), out(3);
+                                          const std::vector<int64_t> send{1, 2}, recv{1, 1};
+                                          group
+                                              ->all_to_all_v(Tensor(out.data(), DType::i64, {3, 1}), recv,
+                                                             Tensor(in.data(), DType::i64, {3, 1}), send)
+                                              .wait();
+                                        }),
+                       doctest::Contains("which expects 1"), engine::Error);
+}
+
+TEST_CASE("group: split makes the groups of expert parallelism") {
+  auto check = [](std::unique_ptr<Group> world) {
+    const int rank = world->rank(), ranks = world->size();
+    for (int ep = 1; ep <= ranks; ++ep) {
+      if (ranks % ep != 0) continue;
+      ParallelGroups groups = make_parallel_groups(world->split(0, rank), ep);
+      expect(groups.ep->size() == ep && groups.expert_dp->size() == ranks / ep, "sizes");
+      expect(rank == groups.expert_dp->rank() * ep + groups.ep->rank(), "numbering");
+      std::vector<int64_t> sum{rank};
+      groups.ep->all_reduce_sum(view(sum)).wait();
+      const int64_t first = rank / ep * ep;
+      expect(sum[0] == ep * first + ep * (ep - 1) / 2, "sum over ep");
+    }
+  };
+  if (test::on_mpi()) return test::run_mpi_ranks(check);
+  for (int ranks = 1; ranks <= 8; ++ranks) CHECK_NOTHROW(run_thread_ranks(ranks, 1, check));
   CHECK_THROWS_WITH_AS(make_parallel_groups(make_self_group(), 2),
                        "parallel.ep_size is 2 but must divide the 1 ranks: 1", engine::Error);
 }
 
 TEST_CASE("group: an error on one rank ends the others and is the one reported") {
+  if (test::on_mpi()) return;
   CHECK_THROWS_WITH_AS(run_thread_ranks(4, 1,
                                         [](std::unique_ptr<Group> group) {
                                           if (group->rank() == 2)

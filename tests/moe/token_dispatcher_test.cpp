@@ -1,7 +1,9 @@
-// Rows go to the ranks of their experts and come home, on 1 to 5 ranks, with uneven experts and with ranks without
+// Rows go to the ranks of their experts and come home, on 1 to 8 ranks, with uneven experts and with ranks without
 // work.
 #include "moe/token_dispatcher.h"
 
+#include <cmath>
+#include <mutex>
 #include <numeric>
 
 #include "comm/thread_group.h"
@@ -13,7 +15,7 @@ using namespace engine;
 using moe::TokenDispatcher;
 using test::tensor;
 
-constexpr int64_t kExperts = 8, kSlots = 2, kHidden = 3, kTokensPerGranule = 5, kGranules = 6;
+constexpr int64_t kExperts = 8, kSlots = 2, kHidden = 3, kTokensPerGranule = 5, kGranules = 8;
 
 // Slot k of token t of all; some slots and some whole tokens are dropped, and expert 6 gets nothing.
 int32_t choice(int64_t t, int64_t k) {
@@ -63,7 +65,7 @@ void on_ranks(int ranks, Body body) {
 }  // namespace
 
 TEST_CASE("token_dispatcher: an expert's rows are its tokens in global order, granule by granule, on any ranks") {
-  for (int ranks = 1; ranks <= 5; ++ranks) {
+  for (int ranks = 1; ranks <= 8; ++ranks) {
     INFO(ranks, " ranks");
     std::vector<int> held(kExperts);
     on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto&, auto&, auto& rows) {
@@ -92,7 +94,7 @@ TEST_CASE("token_dispatcher: an expert's rows are its tokens in global order, gr
 }
 
 TEST_CASE("token_dispatcher: dispatch and combine are the identity on weights 1/2, and their gradients too") {
-  for (int ranks = 1; ranks <= 5; ++ranks) {
+  for (int ranks = 1; ranks <= 8; ++ranks) {
     INFO(ranks, " ranks");
     on_ranks(ranks, [&](comm::Group&, TokenDispatcher& dispatcher, int64_t first, auto& x, auto&, auto& rows) {
       const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
@@ -123,7 +125,7 @@ TEST_CASE("token_dispatcher: dispatch and combine are the identity on weights 1/
 }
 
 TEST_CASE("token_dispatcher: rows of gradients carry the weight of their own slot") {
-  for (int ranks : {1, 3}) {
+  for (int ranks : {1, 3, 8}) {
     on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto& x, auto& weights, auto& rows) {
       const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
       std::vector<float> drows = test::poisoned(R * kHidden), dweights = test::poisoned(T * kSlots);
@@ -144,6 +146,38 @@ TEST_CASE("token_dispatcher: rows of gradients carry the weight of their own slo
       }
       CHECK(row == R);
     });
+  }
+}
+
+// Summed over ranks, <A x, r> = <x, B r>, for random numbers: B is the gradient of A.
+TEST_CASE("token_dispatcher: dispatch and the gradient of dispatch are adjoint, and so are those of combine") {
+  for (int ranks = 1; ranks <= 8; ++ranks) {
+    INFO(ranks, " ranks");
+    std::mutex mutex;
+    double there = 0, back = 0, combined = 0, weighted = 0;
+    on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto& x, auto& weights, auto& rows) {
+      const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
+      const uint64_t seed = static_cast<uint64_t>(100 + ep.rank());
+      const std::vector<float> r = test::values(seed, R * kHidden), dy = test::values(seed + 50, T * kHidden);
+      std::vector<float> dx = test::poisoned(T * kHidden), y = dx, dr = test::poisoned(R * kHidden);
+      std::vector<float> dweights = test::poisoned(T * kSlots);
+      dispatcher.dispatch_backward(tensor(r, {R, kHidden}), tensor(dx, {T, kHidden}));
+      dispatcher.combine(tensor(r, {R, kHidden}), tensor(weights, {T, kSlots}), tensor(y, {T, kHidden}));
+      dispatcher.combine_backward(tensor(dy, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(r, {R, kHidden}),
+                                  tensor(dr, {R, kHidden}), tensor(dweights, {T, kSlots}));
+      auto dot = [](const std::vector<float>& a, const std::vector<float>& b) {
+        double sum = 0;
+        for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+        return sum;
+      };
+      std::lock_guard lock(mutex);
+      there += dot(rows, r), back += dot(x, dx);
+      combined += dot(y, dy), weighted += dot(r, dr);
+    });
+    CHECK(there == doctest::Approx(back).epsilon(1e-6));
+    CHECK(combined == doctest::Approx(weighted).epsilon(1e-6));
+    CHECK(std::abs(there) > 1e-3);
+    CHECK(std::abs(combined) > 1e-3);
   }
 }
 

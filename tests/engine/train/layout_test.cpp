@@ -1,38 +1,190 @@
-// The same bits on any layout: every number of ranks and ep_size that the granules allow.
+// The same bits on any layout: after every step losses, gradients, moments and weights of every rank are those of one
+// rank, for every number of ranks and every ep_size that divides them. Under tests/support/mpirun.sh the ranks are the
+// processes of the job. LAYOUT_STEPS sets the steps of every case; with LAYOUT_ALL every ep_size is tried under MPI,
+// too.
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
 #include "engine/train/trainer.h"
-#include "tests/support/compare.h"
+#include "tests/support/ranks.h"
 #include "tests/support/tiny_run.h"
 
 namespace {
 
 using namespace engine;
 using test::tiny_config;
-using test::TinyResult;
-using test::train_tiny;
+using train::StepResult;
+using train::Trainer;
+using Prepare = std::function<void(Trainer&)>;
 
-void check_all_layouts(const Config& config, int64_t steps) {
-  const TinyResult expected = train_tiny(config, steps);
-  for (int ranks : {2, 3, 4, 5, 6, 8}) {
-    for (int ep_size = 1; ep_size <= ranks; ++ep_size) {
-      if (ranks % ep_size != 0) continue;
-      TinyResult run = train_tiny(config, steps, ranks, ep_size);
-      for (size_t step = 0; step < expected.losses.size(); ++step) {
-        if (run.losses[step] == expected.losses[step] && run.norms[step] == expected.norms[step]) continue;
-        FAIL_CHECK(ranks << " ranks, ep_size " << ep_size << ": step " << step + 1 << " has loss " << run.losses[step]
-                         << ", norm " << run.norms[step] << " but one rank " << expected.losses[step] << ", "
-                         << expected.norms[step]);
-        break;
+// What one rank has after a step, by weight.
+struct Snapshot {
+  StepResult result;
+  std::vector<double> square_sums;
+  std::vector<int64_t> tokens_per_expert;
+  std::map<std::string, std::vector<float>> exp_avg, exp_avg_sq, weights;
+  std::vector<std::vector<float>> biases;
+};
+
+struct Case {
+  Config config;
+  int64_t steps;
+  Prepare prepare = [](Trainer&) {};  // before the first step
+};
+
+StepResult one_step(const Config& config, Trainer& trainer, int64_t step) {
+  return trainer.train_step(step * config.sequences_per_step(),
+                            [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+}
+
+std::vector<std::vector<float>> biases_of(Trainer& trainer) {
+  std::vector<std::vector<float>> biases;
+  for (moe::MoeLayer* layer : trainer.model().moe_layers()) {
+    if (layer->expert_bias()) biases.push_back(layer->expert_bias()->values());
+  }
+  return biases;
+}
+
+// One rank holds everything.
+std::vector<Snapshot> reference_of(const Case& of) {
+  std::vector<Snapshot> steps;
+  comm::run_thread_ranks(1, 1, [&](std::unique_ptr<comm::Group> world) {
+    comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), 1);
+    Trainer trainer(of.config, groups);
+    of.prepare(trainer);
+    for (int64_t step = 0; step < of.steps; ++step) {
+      Snapshot& now = steps.emplace_back();
+      now.result = one_step(of.config, trainer, step);
+      now.square_sums = trainer.optimizer().square_sums();
+      now.tokens_per_expert = trainer.tokens_per_expert();
+      now.biases = biases_of(trainer);
+      for (const train::OptimizerSlice& slice : trainer.optimizer().slices()) {
+        const std::string& name = slice.parameter->spec.name;
+        const float* weight = slice.parameter->weight.f32();
+        now.weights[name].assign(weight, weight + slice.count);
+        now.exp_avg[name].assign(slice.exp_avg, slice.exp_avg + slice.count);
+        now.exp_avg_sq[name].assign(slice.exp_avg_sq, slice.exp_avg_sq + slice.count);
       }
-      CHECK_MESSAGE(run.digest == expected.digest, ranks, " ranks, ep_size ", ep_size);
-      CHECK(run.weights == expected.weights);
+    }
+  });
+  return steps;
+}
+
+// Throws naming the first difference.
+class Comparison {
+ public:
+  Comparison(std::string layout, int64_t step) : layout_(std::move(layout)), step_(step) {}
+
+  template <class T>
+  void same(const char* phase, const std::string& tensor, const T* ours, const T* expected, int64_t count,
+            int64_t first = 0) const {
+    if (std::memcmp(ours, expected, static_cast<size_t>(count) * sizeof(T)) == 0) return;
+    for (int64_t i = 0; i < count; ++i) {
+      if (std::memcmp(ours + i, expected + i, sizeof(T)) == 0) continue;
+      throw Error(ExitCode::bug, str(layout_, ": the first difference is in step ", step_, ", ", phase, ", ", tensor,
+                                     "[", first + i, "]: ", ours[i], " but one rank has ", expected[i]));
+    }
+  }
+  void same(const char* phase, const char* what, double ours, double expected) const {
+    same(phase, what, &ours, &expected, 1);
+  }
+
+ private:
+  std::string layout_;
+  int64_t step_;
+};
+
+void compare(const Comparison& with, Trainer& trainer, const StepResult& result, const Snapshot& expected) {
+  with.same("forward", "loss", result.loss, expected.result.loss);
+  with.same("forward", "aux_loss", result.aux_loss, expected.result.aux_loss);
+  with.same("forward", "z_loss", result.z_loss, expected.result.z_loss);
+  with.same("forward", "tokens_per_expert", trainer.tokens_per_expert().data(), expected.tokens_per_expert.data(),
+            static_cast<int64_t>(expected.tokens_per_expert.size()));
+  const auto& table = trainer.table().entries();
+  for (size_t i = 0; i < table.size(); ++i) {
+    with.same("backward", table[i].name + " gradient, squared norm", &trainer.optimizer().square_sums()[i],
+              &expected.square_sums[i], 1);
+  }
+  with.same("backward", "grad_norm", result.grad_norm, expected.result.grad_norm);
+  for (const train::OptimizerSlice& slice : trainer.optimizer().slices()) {
+    const std::string& name = slice.parameter->spec.name;
+    const float* exp_avg = expected.exp_avg.at(name).data() + slice.begin;
+    const float* exp_avg_sq = expected.exp_avg_sq.at(name).data() + slice.begin;
+    with.same("optimizer", name + " exp_avg", slice.exp_avg, exp_avg, slice.count, slice.begin);
+    with.same("optimizer", name + " exp_avg_sq", slice.exp_avg_sq, exp_avg_sq, slice.count, slice.begin);
+  }
+  for (const nn::Parameter& parameter : trainer.store().all()) {
+    const std::string& name = parameter.spec.name;
+    with.same("optimizer", name, parameter.weight.f32(), expected.weights.at(name).data(), parameter.elements);
+  }
+  const auto biases = biases_of(trainer);
+  for (size_t l = 0; l < biases.size(); ++l) {
+    with.same("expert bias", str("MoE layer ", l), biases[l].data(), expected.biases[l].data(),
+              static_cast<int64_t>(biases[l].size()));
+  }
+}
+
+void check_layout(const Case& of, const std::vector<Snapshot>& expected, std::unique_ptr<comm::Group> world, int ep) {
+  const std::string layout = str(world->size(), " ranks as ", world->transport(), ", ep_size ", ep);
+  comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep);
+  Trainer trainer(of.config, groups);
+  of.prepare(trainer);
+  for (int64_t step = 0; step < of.steps; ++step) {
+    const StepResult result = one_step(of.config, trainer, step);
+    compare(Comparison(layout, step + 1), trainer, result, expected[static_cast<size_t>(step)]);
+  }
+}
+
+void check_all_layouts(Case of) {
+  if (const char* steps = std::getenv("LAYOUT_STEPS")) of.steps = std::atoll(steps);
+  if (test::on_mpi()) {
+    if (std::getenv("LAYOUT_STEPS") == nullptr) of.steps = std::min<int64_t>(of.steps, 10);
+    const std::vector<Snapshot> expected = reference_of(of);
+    return test::run_mpi_ranks([&](std::unique_ptr<comm::Group> world) {
+      const int ranks = world->size();
+      for (int ep = 1; ep <= ranks; ++ep) {
+        const bool tried = ep == 1 || ep == ranks || std::getenv("LAYOUT_ALL") != nullptr;
+        if (ranks % ep == 0 && tried) check_layout(of, expected, world->split(0, world->rank()), ep);
+      }
+    });
+  }
+  const std::vector<Snapshot> expected = reference_of(of);
+  for (int ranks : {1, 2, 3, 4, 5, 6, 8}) {
+    for (int ep = 1; ep <= ranks; ++ep) {
+      if (ranks % ep != 0) continue;
+      CHECK_NOTHROW(comm::run_thread_ranks(
+          ranks, 1, [&](std::unique_ptr<comm::Group> world) { check_layout(of, expected, std::move(world), ep); }));
     }
   }
 }
 
+// Everything that couples tokens, ranks or passes at once.
+Config full_config() {
+  Config config = tiny_config();
+  config.model.hidden_size = 16;
+  config.model.head_dim = 4;
+  config.model.moe_intermediate_size = 12;
+  config.model.n_shared_experts = 1;
+  config.model.scoring_func = "sigmoid";
+  config.model.router.bias_update_rate = 0.01;
+  config.train.seq_len = 6;
+  config.train.batch_tokens = {16 * 6};
+  config.train.micro_batch = 2;  // several passes for few ranks, one for eight
+  return config;
+}
+
+// A bias on the choice of one expert that no update reaches.
+Prepare with_bias(size_t expert, float bias) {
+  return [=](Trainer& trainer) {
+    for (moe::MoeLayer* layer : trainer.model().moe_layers()) layer->expert_bias()->values()[expert] = bias;
+  };
+}
+
 }  // namespace
 
-TEST_CASE("layout: dropless routing with balance losses and clipping") {
-  check_all_layouts(tiny_config(), 5);
+TEST_CASE("layout: balance losses, expert bias, z-loss, shared expert, clipping, accumulation") {
+  check_all_layouts({full_config(), 50});
 }
 
 TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embeddings") {
@@ -42,18 +194,28 @@ TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embe
   config.model.shared_expert_gate = true;
   config.model.qk_norm = "head";
   config.model.tie_word_embeddings = true;
-  check_all_layouts(config, 4);
+  check_all_layouts({config, 3});
 }
 
-TEST_CASE("layout: sigmoid scores, groups, expert bias, global balance") {
-  Config config = tiny_config();
-  config.model.scoring_func = "sigmoid";
+TEST_CASE("layout: sigmoid scores, groups, expert bias, global balance, three experts a token") {
+  Config config = full_config();
+  config.model.num_experts_per_tok = 3;
   config.model.n_group = 4;
   config.model.topk_group = 2;
   config.model.routed_scaling_factor = 2.5;
-  config.model.router.bias_update_rate = 0.01;
   config.model.router.aux_loss_scope = "global";
   config.model.router.jitter = 0.05;
   config.model.first_k_dense_replace = 1;
-  check_all_layouts(config, 4);
+  check_all_layouts({config, 3});
+}
+
+TEST_CASE("layout: an expert that no token chooses") {
+  check_all_layouts({full_config(), 3, with_bias(5, -1e9f)});
+}
+
+TEST_CASE("layout: every token chooses the same expert, with and without a second one") {
+  check_all_layouts({full_config(), 3, with_bias(2, 1e9f)});
+  Config config = full_config();
+  config.model.num_experts_per_tok = 1;
+  check_all_layouts({config, 3, with_bias(7, 1e9f)});
 }
