@@ -17,6 +17,7 @@ FOLDERS = ("engine/ops/", "attention/", "moe/")
 # Ops without a GPU kernel so far. Whoever writes one takes its line away.
 NO_CUDA = [
     "engine/ops/fma_peak",
+    "engine/ops/read_rate",
 ]
 
 # Forward functions that need no gradient.

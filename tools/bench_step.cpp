@@ -9,6 +9,8 @@
 #include "engine/config/check.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/reader.h"
+#include "engine/config/units.h"
+#include "engine/core/available_memory.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/ops/fma_peak.h"
@@ -42,6 +44,7 @@ struct Measured {
   double seconds = 0, peak_gflops = 0;  // median step; peak of one rank's threads times ranks
   std::vector<Profiler::Phase> phases;  // seconds per step
   double loss = 0;
+  int64_t memory = 0;  // that all ranks took
 };
 
 Measured measure(const Config& config, const Options& options, comm::ParallelGroups& groups) {
@@ -71,11 +74,13 @@ int run(const Options& options) {
   const int64_t ep_size = check_ranks(config, options.ranks);
   const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
   Measured m;
+  const int64_t memory_before = resident_memory();
   comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<comm::Group> world) {
     comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
     Measured mine = measure(config, options, groups);
     if (groups.world->rank() == 0) m = mine;
   });
+  m.memory = peak_resident_memory() - memory_before;
   const double tokens = static_cast<double>(config.batch_tokens());
   const double model_flops = 3 * forward_flops_per_token(config.model, config.train.seq_len) * tokens;
   // executed beside the model's: attention's backward computes the scores again
@@ -92,6 +97,7 @@ int run(const Options& options) {
                                          {"executed_gflops", executed_flops / m.seconds * 1e-9},
                                          {"peak_gflops", m.peak_gflops},
                                          {"fraction_of_peak", fraction},
+                                         {"memory_bytes", m.memory},
                                          {"phases", phases},
                                          {"ranks", options.ranks},
                                          {"threads", threads},
@@ -103,8 +109,9 @@ int run(const Options& options) {
               tokens / m.seconds, m.seconds, tokens, static_cast<long long>(options.steps));
   std::printf(
       "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "
-      "%s)\n\n",
+      "%s)\n",
       gflops, fraction, m.peak_gflops, options.ranks, threads, cpu_target_name(cpu_target()));
+  std::printf("%s of memory in all; `switchyard plan` tells for what\n\n", print_bytes(m.memory).c_str());
   std::printf("%-20s %9s %7s   of rank 0; \"ffn\" holds router, dispatch and experts\n", "phase", "ms", "share");
   for (const Profiler::Phase& phase : m.phases) {
     std::printf("%-20s %9.2f %6.1f%%\n", phase.name, phase.seconds * 1e3, 100 * phase.seconds / m.seconds);

@@ -6,11 +6,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "engine/config/units.h"
+#include "engine/core/available_memory.h"
 #include "engine/core/dispatch.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -64,31 +64,6 @@ Check program(const std::string& name, const std::vector<std::string>& programs,
     return {name, "ok", version.empty() ? file : version, ""};
   }
   return {name, "note", str("not found; ", use), "apt-get install " + package};
-}
-
-// A number of bytes in a file such as memory.max; -1 if there is none.
-int64_t bytes_in(const std::string& path) {
-  std::ifstream file(path);
-  int64_t bytes = -1;
-  return file >> bytes && bytes < int64_t{1} << 60 ? bytes : -1;
-}
-
-// What may still be allocated: the machine's available memory within the control group's limit; -1 if unknown.
-int64_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  int64_t kibibytes = 0, available = -1;
-  while (file >> key >> kibibytes) {
-    if (key == "MemAvailable:") available = kibibytes * 1024;
-    std::getline(file, key);
-  }
-  for (const auto& [limit, used] :
-       {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
-    const int64_t room = bytes_in(limit), taken = bytes_in(used);
-    if (room > 0 && taken >= 0) available = available < 0 ? room - taken : std::min(available, room - taken);
-  }
-  return available;
 }
 
 Check memory() {

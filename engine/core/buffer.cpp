@@ -8,6 +8,18 @@
 #include "engine/core/error.h"
 
 namespace engine {
+namespace {
+
+thread_local bool planning = false;
+
+}  // namespace
+
+Buffer::Planning::Planning() {
+  planning = true;
+}
+Buffer::Planning::~Planning() {
+  planning = false;
+}
 
 Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
   ENSURE(bytes >= 0, "a buffer cannot have ", bytes, " bytes");
@@ -16,7 +28,8 @@ Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
     data_ = static_cast<char*>(device_allocate(bytes));
     return;
   }
-  void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = mmap(nullptr, static_cast<size_t>(bytes), planning ? PROT_NONE : PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | (planning ? MAP_NORESERVE : 0), -1, 0);
   if (memory == MAP_FAILED) {
     throw Error(ExitCode::environment, str("out of memory: the system refused ", bytes >> 20,
                                            " MiB; use a smaller model, batch or train.micro_batch"));

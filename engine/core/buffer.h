@@ -11,6 +11,15 @@ namespace engine {
 class Buffer {
  public:
   Buffer() = default;
+  // While one lives on a thread, new buffers of that thread have an address and a size but no memory: what a model
+  // would take can be counted on a machine that does not have it.
+  class Planning {
+   public:
+    Planning();
+    ~Planning();
+    Planning(const Planning&) = delete;
+  };
+
   // Reads as zero. Throws Error(environment) when there is no memory.
   explicit Buffer(int64_t bytes, Device device = Device::cpu);
   Buffer(Buffer&& other) noexcept { swap(other); }

@@ -125,6 +125,8 @@ int current_threads() {
 
 namespace {
 
+std::atomic<int64_t> all_scratch_bytes{0};
+
 // Pages with a page behind them that may not be touched. Not from the heap: a worker that joins late
 // takes its scratch in whatever step that is.
 struct Scratch {
@@ -134,13 +136,17 @@ struct Scratch {
 
   void release() {
     if (memory != MAP_FAILED) munmap(memory, static_cast<size_t>(capacity + kPage));
+    all_scratch_bytes.fetch_sub(capacity, std::memory_order_relaxed);
   }
   void reserve(int64_t bytes) {
     release();
     capacity = (bytes + kPage - 1) / kPage * kPage;
     memory = mmap(nullptr, static_cast<size_t>(capacity + kPage), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                   -1, 0);
-    if (memory != MAP_FAILED && mprotect(static_cast<char*>(memory) + capacity, kPage, PROT_NONE) == 0) return;
+    if (memory != MAP_FAILED && mprotect(static_cast<char*>(memory) + capacity, kPage, PROT_NONE) == 0) {
+      all_scratch_bytes.fetch_add(capacity, std::memory_order_relaxed);
+      return;
+    }
     capacity = 0;
     throw Error(ExitCode::environment, str("out of memory: a kernel wanted ", bytes, " bytes of scratch"));
   }
@@ -159,6 +165,10 @@ void* op_scratch(int64_t bytes) {
   thread_local Scratch scratch;  // of the rank's own thread, which starts ops
   if (bytes > scratch.capacity) scratch.reserve(bytes);
   return scratch.memory;
+}
+
+int64_t scratch_bytes() {
+  return all_scratch_bytes.load(std::memory_order_relaxed);
 }
 
 int available_processors() {

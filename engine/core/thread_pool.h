@@ -95,6 +95,9 @@ void* thread_scratch(int64_t bytes);
 // Memory that all tasks of one op share, 64-byte aligned, kept for the next op of this rank. Its content is undefined.
 void* op_scratch(int64_t bytes);
 
+// Of all threads of this process, for reports of memory.
+int64_t scratch_bytes();
+
 // Processors this process may use: affinity mask and cgroup quota.
 int available_processors();
 

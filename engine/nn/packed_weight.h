@@ -12,10 +12,13 @@ class PackedWeight {
   explicit PackedWeight(ops::PackFor product) : product_(product) {}
 
   // The packed copy of the weight as it is now.
-  ConstTensor get(const ParameterStore& store, const Parameter& parameter) {
+  ConstTensor get(ParameterStore& store, const Parameter& parameter) {
     if (version_ == store.version() && target_ == cpu_target()) return view_;
     const int64_t elements = ops::packed_weight_elements(parameter.weight.rows(), parameter.weight.columns(), product_);
-    if (memory_.bytes() != elements * 4) memory_ = Buffer(elements * 4);
+    if (memory_.bytes() != elements * 4) {
+      store.count_packed(elements * 4 - memory_.bytes());
+      memory_ = Buffer(elements * 4);
+    }
     view_ = Tensor(memory_.data(), DType::f32, {elements});
     ops::pack_weight({.packed = view_, .weight_ND = parameter.weight, .product = product_});
     version_ = store.version();

@@ -26,6 +26,7 @@ Parameter& ParameterStore::add(ParameterSpec spec) {
   parameter.elements = 1;
   for (int64_t dim : spec.dims) parameter.elements *= dim;
   parameter.spec = std::move(spec);
+  by_name_[parameter.spec.name] = &parameter;
   ParameterBlock& block = parameter.spec.is_expert ? expert_ : dense_;
   parameter.begin = block.elements;
   block.elements += (parameter.elements + kParameterBlock - 1) / kParameterBlock * kParameterBlock;
@@ -75,8 +76,8 @@ void ParameterStore::initialize(uint64_t seed) {
 }
 
 Parameter* ParameterStore::find(const std::string& name) {
-  auto found = std::find_if(all_.begin(), all_.end(), [&](const Parameter& p) { return p.spec.name == name; });
-  return found == all_.end() ? nullptr : &*found;
+  auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
 }
 
 }  // namespace engine::nn

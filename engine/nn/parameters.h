@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/core/buffer.h"
@@ -73,12 +74,17 @@ class ParameterStore {
 
   int64_t granules() const { return granules_; }
 
+  // Memory of packed copies of these weights, whoever keeps them.
+  void count_packed(int64_t bytes) { packed_bytes_ += bytes; }
+  int64_t packed_bytes() const { return packed_bytes_; }
+
  private:
   std::deque<Parameter> all_;
+  std::unordered_map<std::string, Parameter*> by_name_;
   ParameterBlock dense_, expert_;
   std::deque<Buffer> tied_chains_;
   uint64_t version_ = 1;
-  int64_t granules_ = 1;
+  int64_t granules_ = 1, packed_bytes_ = 0;
 };
 
 }  // namespace engine::nn

@@ -1,0 +1,129 @@
+#include "engine/train/memory_plan.h"
+
+#include <algorithm>
+
+#include "comm/imagined_group.h"
+#include "engine/config/parameter_count.h"
+#include "engine/core/thread_pool.h"
+#include "engine/model/model.h"
+#include "engine/ops/matmul.h"
+#include "engine/train/pass_schedule.h"
+#include "engine/train/trainer.h"
+
+namespace engine::train {
+namespace {
+
+int64_t gradient_bytes(nn::ParameterStore& store) {
+  int64_t bytes = store.dense().gradients.bytes() + store.expert().gradients.bytes();
+  for (const nn::Parameter& parameter : store.all()) bytes += parameter.tied.chain ? parameter.elements * 4 : 0;
+  return bytes;
+}
+
+// A layer keeps a matrix twice, for the product and for its gradient; the embedding is only read by rows.
+int64_t packed_bytes(nn::ParameterStore& store, bool tied, int64_t element_bytes) {
+  int64_t bytes = 0;
+  for (const nn::Parameter& parameter : store.all()) {
+    const std::vector<int64_t>& dims = parameter.spec.dims;
+    if (dims.size() != 2 || (!tied && parameter.spec.name == "model.embed_tokens.weight")) continue;
+    for (ops::PackFor product : {ops::PackFor::forward, ops::PackFor::input_gradient}) {
+      const bool rows_as_they_are = element_bytes < 4;  // on a GPU
+      bytes += (rows_as_they_are ? dims[0] * dims[1] : ops::packed_weight_elements(dims[0], dims[1], product)) *
+               element_bytes;
+    }
+  }
+  return bytes;
+}
+
+int64_t moment_bytes(const nn::ParameterBlock& block, int64_t ranks) {
+  const int64_t blocks = block.elements / nn::kParameterBlock;
+  return blocks / ranks * nn::kParameterBlock * 8;
+}
+
+int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// Of the largest op that the tasks of a rank share, and of the largest task of each thread.
+int64_t plan_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int threads) {
+  const int64_t D = m.hidden_size, C = m.head_size(), wide = round_up(C, 16), queries = m.num_attention_heads * C;
+  int64_t strips = rows * std::max(D, queries), widest = std::max(D, queries);
+  for (int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
+    const bool experts = m.is_moe_layer(layer);
+    const int64_t width = experts ? m.moe_intermediate_size : m.dense_intermediate();
+    strips = std::max(strips, (experts ? m.num_experts_per_tok : 1) * rows * std::max(D, width));
+    widest = std::max(widest, width);
+  }
+  const int64_t tiles = round_up(seq_len, 64);
+  const int64_t attention = tiles * (2 * C + wide) + 128 * wide + 2 * 64 * 64 + 64;
+  const int64_t chain_rows = std::min<int64_t>(96, std::max<int64_t>(6, (64 << 10) / widest));
+  return 4 * (strips + threads * std::max(attention, chain_rows * (widest + 512)));
+}
+
+int64_t plan_tokens(const Config& config, const Layout& layout, int64_t rows) {
+  const ModelConfig& m = config.model;
+  const int64_t K = m.num_experts_per_tok, D = m.head_size();
+  const int64_t lists = rows * K * (4 + 16) + rows * std::min<int64_t>(K, layout.ep_size) * 4 * (K + 2);
+  return rows * 20 + m.num_moe_layers() * lists + m.max_position_embeddings * D * 4;
+}
+
+}  // namespace
+
+std::vector<MemoryUse::Part> MemoryUse::parts() const {
+  return {{"weights", weights},
+          {"packed copies", packed},
+          {"gradients", gradients},
+          {"exact sums", sums},
+          {"moments", moments},
+          {"activations", activations},
+          {"rows at experts", expert_rows},
+          {"op scratch", scratch},
+          {"tokens and lists", tokens}};
+}
+
+int64_t MemoryUse::total() const {
+  int64_t bytes = 0;
+  for (const Part& part : parts()) bytes += part.bytes;
+  return bytes;
+}
+
+MemoryUse plan_memory(const Config& config, const Layout& layout) {
+  const int64_t rows = PassSchedule(config, 0, layout.ranks).max_rows();
+  const std::unique_ptr<comm::Group> ep = comm::make_imagined_group(0, static_cast<int>(layout.ep_size));
+  nn::ParameterStore store;
+  model::Model model(config, store, *ep);
+  const Buffer::Planning no_memory;
+  store.commit(config.train.granules, true);
+  model.plan(rows);
+  const int64_t arena = model.memory_plan().saved_bytes() + model.memory_plan().scratch_bytes();
+  const int64_t size = layout.element_bytes;
+  return {.weights = store.dense().weights.bytes() + store.expert().weights.bytes(),
+          .packed = packed_bytes(store, config.model.tie_word_embeddings, size),
+          .gradients = gradient_bytes(store),
+          .sums = store.dense().sums.bytes() + store.expert().sums.bytes(),
+          .moments =
+              moment_bytes(store.dense(), layout.ranks) + moment_bytes(store.expert(), layout.ranks / layout.ep_size),
+          .activations = arena * size / 4,
+          .expert_rows = (model.activation_bytes() - arena) * size / 4,
+          .scratch = plan_scratch(config.model, rows, config.train.seq_len, layout.threads) * size / 4,
+          .tokens = plan_tokens(config, layout, rows)};
+}
+
+MemoryUse memory_in_use(Trainer& trainer) {
+  nn::ParameterStore& store = trainer.store();
+  const ArenaPlan& plan = trainer.model().memory_plan();
+  const int64_t arena = plan.saved_bytes() + plan.scratch_bytes();
+  return {.weights = store.dense().weights.bytes() + store.expert().weights.bytes(),
+          .packed = store.packed_bytes(),
+          .gradients = gradient_bytes(store),
+          .sums = store.dense().sums.bytes() + store.expert().sums.bytes(),
+          .moments = trainer.optimizer().state_bytes(),
+          .activations = arena,
+          .expert_rows = trainer.model().activation_bytes() - arena,
+          .scratch = scratch_bytes()};
+}
+
+int64_t checkpoint_bytes(const ModelConfig& model) {
+  return count_parameters(model).total * 12;  // a weight and two moments in fp32
+}
+
+}  // namespace engine::train

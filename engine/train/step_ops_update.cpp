@@ -1,0 +1,133 @@
+#include <algorithm>
+#include <cstring>
+
+#include "engine/core/thread_pool.h"
+#include "engine/ops/adamw.h"
+#include "engine/ops/gradient_finish.h"
+#include "engine/ops/squared_norm.h"
+#include "engine/train/step_op_list.h"
+
+namespace engine::train {
+namespace {
+
+constexpr const char *kReduce = "reduce", *kOptimizer = "optimizer";
+
+// Weights come in slices, one call for each; the mean slice stands for all.
+void add_slices(StepOpList& list, const std::string& what, int64_t elements, double slices) {
+  if (elements == 0) return;
+  slices = std::max(1.0, slices);
+  const int64_t n = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(elements) / slices));
+  list.add({.name = "squared_norm, " + what, .phase = kReduce, .calls = slices, .bytes = 4 * static_cast<double>(n)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = o.f32({n}), .block = 4096};
+             return [a] { ops::squared_norm(a); };
+           });
+  list.add({.name = "adamw, " + what, .phase = kOptimizer, .calls = slices, .bytes = 28 * static_cast<double>(n)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const Tensor v_N = o.f32({n});
+             for (int64_t i = 0; i < n; ++i) v_N.f32()[i] += 1;
+             const ops::AdamW a{
+                 .weight_N = o.f32({n}), .m_N = o.f32({n}), .v_N = v_N, .gradient_N = o.f32({n}), .lr = 1e-4f};
+             return [a] { ops::adamw(a); };
+           });
+}
+
+// The end of the exact sums and the clearing of gradients, `elements` at a time.
+void add_sweeps(StepOpList& list, const std::string& what, int64_t elements, int64_t mine, bool has_sums) {
+  const int64_t n = std::min<int64_t>(mine, 1 << 24), others = std::min<int64_t>(elements - mine, 1 << 24);
+  auto clear = [&](const std::string& name, const char* phase, int64_t count, int64_t all, int64_t size) {
+    if (count == 0) return;
+    list.add({.name = name + what,
+              .phase = phase,
+              .calls = static_cast<double>(all) / static_cast<double>(count),
+              .bytes = static_cast<double>(count * size)},
+             [=](Operands& o, comm::ParallelGroups&) {
+               char* memory = reinterpret_cast<char*>(o.f32({count * size / 4}).f32());
+               return [=] {
+                 parallel_ranges(count * size, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+                   std::memset(memory + begin, 0, static_cast<size_t>(end - begin));
+                 });
+               };
+             });
+  };
+  clear("clearing of gradients, ", kOptimizer, n, mine, 4);
+  if (!has_sums || n == 0) return;
+  list.add({.name = "gradient_finish, " + what,
+            .phase = kReduce,
+            .calls = static_cast<double>(mine) / static_cast<double>(n),
+            .bytes = 20 * static_cast<double>(n)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const ops::GradientFinish a{.gradient_N = o.f32({n}), .sum_N = o.gradient({n}).sum};
+             return [a] { ops::gradient_finish(a); };
+           });
+  clear("clearing of sums, ", kReduce, others, elements - mine, 8);
+}
+
+void add_small_sums(StepOpList& list, const std::string& name, const char* phase, int64_t count, double calls) {
+  const double ranks = static_cast<double>(list.shapes().layout.ranks);
+  list.add({.name = name,
+            .phase = phase,
+            .limit = Limit::link_world,
+            .calls = calls,
+            .bytes = 8 * static_cast<double>(count) * 2 * (ranks - 1) / ranks},
+           [=](Operands& o, comm::ParallelGroups& groups) {
+             const Tensor sums(o.gradient({count}).sum, DType::f64, {count});
+             comm::Group* world = groups.world.get();
+             return [=] { world->all_reduce_sum(sums).wait(); };
+           });
+}
+
+// Exact sums are scattered over the ranks that hold a weight, new weights gathered from them.
+void add_reduction(StepOpList& list, const std::string& what, int64_t elements, int64_t ranks, Limit limit) {
+  if (ranks == 1 || elements == 0) return;
+  const int64_t n = std::min<int64_t>(elements, 1 << 24) / ranks * ranks;
+  const double calls = static_cast<double>(elements) / static_cast<double>(n);
+  const double others = static_cast<double>(n) * static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+  std::vector<int64_t> begins;
+  for (int64_t r = 0; r <= ranks; ++r) begins.push_back(n / ranks * r);
+  auto group_of = [limit](comm::ParallelGroups& groups) {
+    return limit == Limit::link_world ? groups.world.get() : groups.expert_dp.get();
+  };
+  list.add({.name = "reduce_scatter, " + what, .phase = kReduce, .limit = limit, .calls = calls, .bytes = 8 * others},
+           [=](Operands& o, comm::ParallelGroups& groups) {
+             comm::Group* group = group_of(groups);
+             double* sums = o.gradient({n}).sum;
+             const Tensor out(sums + begins[static_cast<size_t>(group->rank())], DType::f64, {n / ranks});
+             return [=] { group->reduce_scatter_sum(out, ConstTensor(sums, DType::f64, {n}), begins).wait(); };
+           });
+  list.add({.name = "all_gather, " + what, .phase = kOptimizer, .limit = limit, .calls = calls, .bytes = 4 * others},
+           [=](Operands& o, comm::ParallelGroups& groups) {
+             comm::Group* group = group_of(groups);
+             const Tensor weights = o.f32({n});
+             return [=] { group->all_gather_v(weights, begins).wait(); };
+           });
+}
+
+}  // namespace
+
+void add_update_ops(StepOpList& list, const Config& config) {
+  const StepShapes& s = list.shapes();
+  const int64_t ranks = s.layout.ranks, replicas = ranks / s.layout.ep_size;
+  const bool has_sums = config.train.granules > 1;
+  list.begin_full_precision();
+  if (has_sums) {
+    add_reduction(list, "dense", s.dense, ranks, Limit::link_world);
+    add_reduction(list, "experts", s.expert, replicas, Limit::link_expert_dp);
+  }
+  add_sweeps(list, "dense", s.dense, s.dense / ranks, has_sums);
+  add_sweeps(list, "experts", s.expert, s.expert / replicas, has_sums);
+  const double layers = s.attention_layers;
+  const double dense_weights = 3 + layers * 6 + s.moe_layers + 3 * s.dense_layers;
+  add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks));
+  add_slices(list, "experts", s.expert / replicas,
+             3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas));
+  if (ranks == 1) return;
+  // losses, norms and bounds; then what the MoE layers counted and added up
+  add_small_sums(list, "sums of scalars", kReduce, s.dense / 4096 + s.expert / 4096 + s.G, 3);
+  const int64_t moe_layers = s.model.num_moe_layers();
+  if (moe_layers > 0) {
+    add_small_sums(list, "sums of balance statistics", "balance", moe_layers * s.G * (s.model.num_experts + 3), 2);
+  }
+}
+
+}  // namespace engine::train

@@ -1,0 +1,166 @@
+#include "engine/train/step_time.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "comm/thread_group.h"
+#include "engine/core/available_memory.h"
+#include "engine/core/buffer.h"
+#include "engine/core/profiler.h"
+#include "engine/ops/fma_peak.h"
+#include "engine/ops/read_rate.h"
+
+namespace engine::train {
+namespace {
+
+const LinkConfig& link_of(Limit limit, const ClusterConfig& cluster, const Layout& layout) {
+  // the ranks of ep are neighbours, those of expert_dp are not
+  const int64_t reach = limit == Limit::link_ep ? layout.ep_size : layout.ranks;
+  return reach <= cluster.ranks_per_node ? cluster.in_node : cluster.between_nodes;
+}
+
+double efficiency_of(Limit limit, const EfficiencyConfig& efficiency) {
+  switch (limit) {
+    case Limit::matmul:
+      return efficiency.matmul;
+    case Limit::grouped_matmul:
+      return efficiency.grouped_matmul;
+    case Limit::attention:
+      return efficiency.attention;
+    case Limit::memory:
+      return efficiency.memory;
+    default:
+      return 1;
+  }
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// The largest over ranks, so that all go on alike.
+double agree(double value, comm::Group& world) {
+  world.all_reduce_max(Tensor(&value, DType::f64, {1})).wait();
+  return value;
+}
+
+// Seconds of a call, all ranks at once.
+double time_op(const StepOp& op, comm::ParallelGroups& groups, double seconds) {
+  comm::Group& world = *groups.world;
+  const StepOp::Run run = op.prepare(groups);
+  run();
+  world.barrier();
+  double start = monotonic_seconds();
+  run();
+  const double one = agree(monotonic_seconds() - start, world);
+  constexpr int kBatches = 5;
+  const int64_t calls = std::clamp<int64_t>(static_cast<int64_t>(seconds / kBatches / one), 1, 1000);
+  std::vector<double> times;
+  for (int batch = 0; batch < (calls == 1 && one > seconds ? 1 : kBatches); ++batch) {
+    world.barrier();
+    start = monotonic_seconds();
+    for (int64_t i = 0; i < calls; ++i) run();
+    double mine = (monotonic_seconds() - start) / static_cast<double>(calls);
+    world.all_reduce_sum(Tensor(&mine, DType::f64, {1})).wait();
+    times.push_back(mine / static_cast<double>(world.size()));
+  }
+  return median(times);
+}
+
+// Seconds of the fastest of some calls, which other programs disturbed least.
+template <class Run>
+double fastest(comm::Group& world, int calls, Run run) {
+  double best = 0;
+  for (int i = 0; i < calls; ++i) {
+    world.barrier();
+    const double start = monotonic_seconds();
+    run();
+    const double seconds = agree(monotonic_seconds() - start, world);
+    best = i == 0 ? seconds : std::min(best, seconds);
+  }
+  return best;
+}
+
+// A collective without data and one of 4 MiB for each rank.
+LinkConfig measure_link(comm::Group& world) {
+  LinkConfig link;
+  link.latency = fastest(world, 200, [&] { world.barrier(); });
+  const int64_t rows = 1 << 10, ranks = world.size();
+  const OwnedTensor in(DType::f32, {rows * ranks, 1 << 10}), out(DType::f32, {rows * ranks, 1 << 10});
+  const std::vector<int64_t> counts(static_cast<size_t>(ranks), rows);
+  const double seconds = fastest(world, 8, [&] { world.all_to_all_v(out, counts, in, counts).wait(); });
+  link.bytes_per_second = static_cast<double>((ranks - 1) * rows * 4096) / std::max(1e-9, seconds - link.latency);
+  return link;
+}
+
+}  // namespace
+
+double moved_bytes(const StepOp& op, const Layout& layout) {
+  return op.full_precision ? op.bytes : op.bytes * static_cast<double>(layout.element_bytes) / 4;
+}
+
+double least_seconds(const StepOp& op, const ClusterConfig& cluster, const Layout& layout) {
+  const double bytes = moved_bytes(op, layout);
+  if (op.is_link()) {
+    const LinkConfig& link = link_of(op.limit, cluster, layout);
+    return link.latency + bytes / link.bytes_per_second;
+  }
+  return std::max(op.flops / cluster.flops_per_second, bytes / cluster.memory_bytes_per_second);
+}
+
+StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& cluster, const Layout& layout,
+                      const Slowdowns& measured) {
+  StepTime time;
+  for (const StepOp& op : ops) {
+    const double least = least_seconds(op, cluster, layout);
+    const auto found = measured.find(op.name);
+    const double one = found != measured.end()
+                           ? least * found->second
+                           : least / efficiency_of(op.limit, cluster.efficiency) + cluster.op_seconds;
+    auto phase =
+        std::find_if(time.phases.begin(), time.phases.end(), [&](const auto& p) { return p.name == op.phase; });
+    if (phase == time.phases.end()) phase = time.phases.insert(phase, {op.phase, 0, 0});
+    phase->seconds += op.calls * one;
+    phase->least += op.calls * least;
+    time.seconds += op.calls * one;
+    time.least += op.calls * least;
+    const double sent = op.is_link() ? op.calls * moved_bytes(op, layout) : 0;
+    (op.limit == Limit::link_ep ? time.all_to_all : time.reduction) += sent;
+  }
+  return time;
+}
+
+std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, double seconds) {
+  std::vector<double> times;
+  for (const StepOp& op : ops) times.push_back(time_op(op, groups, seconds / static_cast<double>(ops.size())));
+  return times;
+}
+
+Machine measure_machine(const Config& config, const Layout& layout, double seconds) {
+  const Config sample = sample_of(config);
+  Machine machine;
+  machine.description.name = "this machine";
+  machine.description.ranks = machine.description.ranks_per_node = layout.ranks;
+  machine.description.memory.value = std::max<int64_t>(0, available_memory()) / layout.ranks;
+  comm::run_thread_ranks(layout.ranks, layout.threads, [&](std::unique_ptr<comm::Group> world) {
+    comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), layout.ep_size);
+    const std::vector<StepOp> ops = step_ops(sample, layout);
+    groups.world->barrier();
+    const double flops = ops::measure_fma_peak_gflops() * 1e9;
+    groups.world->barrier();
+    const double read = ops::measure_read_bytes_per_second();
+    const LinkConfig link = groups.world->size() > 1 ? measure_link(*groups.world) : LinkConfig{};
+    const std::vector<double> times = time_ops(ops, groups, seconds);
+    if (groups.world->rank() != 0) return;
+    machine.description.flops_per_second = flops;
+    machine.description.memory_bytes_per_second = read;
+    machine.description.in_node = link;
+    for (size_t i = 0; i < ops.size(); ++i) {
+      machine.slowdowns[ops[i].name] = times[i] / least_seconds(ops[i], machine.description, layout);
+    }
+  });
+  return machine;
+}
+
+}  // namespace engine::train
