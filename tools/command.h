@@ -25,7 +25,8 @@ void add_ckpt(CLI::App& app, Command& chosen);
 void add_config(CLI::App& app, Command& chosen);
 void add_data(CLI::App& app, Command& chosen);
 void add_doctor(CLI::App& app, Command& chosen);
-// Knows every command added before or after it.
+// These know every command added before or after them.
 void add_completion(CLI::App& app, Command& chosen);
+void add_man(CLI::App& app, Command& chosen);
 
 }  // namespace tools

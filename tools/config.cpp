@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/config/canonical.h"
+#include "engine/config/origins.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/problems.h"
 #include "engine/config/reader.h"
@@ -21,7 +22,7 @@ using namespace engine;
 struct Options {
   std::string file, key, text, output = "switchyard.json";
   std::vector<std::string> sets;
-  bool json = false;
+  bool json = false, origins = false;
 };
 
 int check(const Options& options) {
@@ -45,7 +46,8 @@ int check(const Options& options) {
 }
 
 int show(const Options& options) {
-  std::printf("%s", canonical_json(load_config(options.file, options.sets)).c_str());
+  const Config config = load_config(options.file, options.sets);
+  std::printf("%s", (options.origins ? resolved_json(config) : canonical_json(config)).c_str());
   return 0;
 }
 
@@ -94,7 +96,8 @@ void add_config(CLI::App& app, Command& chosen) {
   };
   with_file(add("check", "say whether a config is valid; exit 0 or 2", check))
       ->add_flag("--json", options->json, "one JSON object on stdout");
-  with_file(add("show", "every key with its value", show));
+  with_file(add("show", "every key with its value", show))
+      ->add_flag("--origins", options->origins, "and where it comes from: a place in the file, --set or the default");
   add("schema", "the JSON schema of config files", schema)
       ->footer("Example: switchyard config schema > configs/schema.json");
   CLI::App* of_explain = add("explain", "what a key means; without one, all keys", explain);

@@ -68,9 +68,10 @@ std::vector<SetSummary> summarize(const Config& config, const data::DocumentSets
 std::string beginning(const data::TokenSet& set, int64_t count) {
   std::string text, out;
   const size_t end = std::min(set.tokens.size(), static_cast<size_t>(count));
+  const std::vector<uint16_t> tokens = set.tokens.slice(0, static_cast<int64_t>(end));
   for (size_t i = 0; i <= end; ++i) {
-    if (i < end && set.tokens[i] < 256) {
-      text += static_cast<char>(set.tokens[i]);
+    if (i < end && tokens[i] < 256) {
+      text += static_cast<char>(tokens[i]);
       continue;
     }
     out += data::print_text(text, text.size());
@@ -84,14 +85,14 @@ Json inspect_json(const std::vector<SetSummary>& summaries, const data::Document
                   const std::vector<data::Suspect>& suspects, int64_t show) {
   Json result = {{"sets", Json::array()}, {"left_out", Json::object()}, {"suspects", Json::array()}};
   for (const SetSummary& s : summaries) {
-    const auto end = s.tokens.tokens.begin() + std::min<int64_t>(show, static_cast<int64_t>(s.tokens.tokens.size()));
+    const int64_t shown = std::min<int64_t>(show, static_cast<int64_t>(s.tokens.tokens.size()));
     result["sets"].push_back({{"source", s.source},
                               {"set", s.set},
                               {"documents", s.tokens.num_documents},
                               {"bytes", s.tokens.num_bytes},
                               {"tokens", s.tokens.tokens.size()},
                               {"first_document", s.first_document},
-                              {"first_tokens", std::vector<uint16_t>(s.tokens.tokens.begin(), end)}});
+                              {"first_tokens", s.tokens.tokens.slice(0, shown)}});
   }
   for (const auto* sources : {&sets.sources, &sets.ood}) {
     for (const data::SourceDocuments& source : *sources)

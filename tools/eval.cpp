@@ -1,22 +1,22 @@
 // switchyard eval RUN|CHECKPOINT|HF_DIR: loss on held-out and other text, beside n-gram baselines and another model.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "engine/config/canonical.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
+#include "engine/data/baselines.h"
 #include "engine/data/corpus.h"
-#include "engine/data/document_reader.h"
-#include "engine/data/ngram.h"
-#include "engine/data/source_files.h"
-#include "engine/data/tokenizer.h"
 #include "engine/train/evaluate.h"
 #include "engine/train/evaluate_difference.h"
 #include "engine/train/evaluate_requirement.h"
+#include "engine/train/evaluation_history.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/text_sets.h"
 
 namespace tools {
 namespace {
@@ -27,7 +27,8 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string model, against;
-  std::vector<std::string> files, requirements;
+  TextChoice texts;
+  std::vector<std::string> requirements;
   bool json = false, baselines = true;
   int threads = 0;
 };
@@ -46,51 +47,10 @@ struct Evaluated {
   std::vector<EvalResult> results;
 };
 
-double bits_per_byte(const data::NgramModel& model, const data::TokenSet& set) {
-  const double bits = model.bits_per_token(set.tokens) * static_cast<double>(set.tokens.size() - 1);
-  return bits / static_cast<double>(std::max<int64_t>(1, set.num_bytes - 1));
-}
-
-// The text of a file, or of everything a directory or a glob leads to, as one set.
-data::TokenSet read_set(const std::string& pattern, int64_t vocab_size) {
-  std::vector<data::Document> documents;
-  std::string left_out;
-  int64_t num_left_out = 0;
-  const auto leave_out = [&](const std::string& name, const std::string& why) {
-    if (num_left_out++ == 0) left_out = str(name, " is ", why);
-  };
-  for (const std::string& path : data::find_files({pattern}, {}, "")) {
-    data::FileFacts facts;
-    const std::string problem = data::read_documents(path, path, INT64_MAX, facts, [&](data::Document document) {
-      if (data::is_text(document.text)) {
-        documents.push_back(std::move(document));
-      } else {
-        leave_out(document.name(), "not UTF-8 text");
-      }
-    });
-    if (!problem.empty()) leave_out(path, problem);
-  }
-  std::vector<const data::Document*> pointers;
-  for (const data::Document& document : documents) pointers.push_back(&document);
-  data::TokenSet set = data::tokenize(pattern, pointers, vocab_size);
-  if (set.tokens.size() < 2) {
-    throw Error(ExitCode::data, str(pattern, " has ", set.num_bytes, " bytes of text but at least 2 are needed",
-                                    num_left_out > 0 ? "; " + left_out : "", "; give other files with --data"));
-  }
-  if (num_left_out > 0) {
-    std::fprintf(stderr, "warning: %lld documents of %s are left out; %s\n", static_cast<long long>(num_left_out),
-                 pattern.c_str(), left_out.c_str());
-  }
-  return set;
-}
-
 // The sets of the run's own config, or the files given.
 std::vector<data::TokenSet> sets_to_evaluate(const Options& options, const Config& config, data::Corpus& corpus) {
   std::vector<data::TokenSet> sets;
-  if (!options.files.empty()) {
-    for (const std::string& path : options.files) sets.push_back(read_set(path, config.model.vocabulary()));
-    return sets;
-  }
+  if (!options.texts.empty()) return read_text_sets(options.texts, config.model.vocabulary());
   if (config.data.sources.empty() && config.data.ood.empty()) {
     throw Error(ExitCode::data, str(options.model, " names no text of its own; name some with --data"));
   }
@@ -165,7 +125,7 @@ Evaluated evaluate_other(const Options& options, const Config& config, const std
     throw Error(ExitCode::usage, str("--against reads ", model.max_position_embeddings, " tokens but ", options.model,
                                      " is evaluated on windows of ", config.train.seq_len, "; exchange the two"));
   }
-  if (options.files.empty() && data_choice(other.config()) != data_choice(config)) {
+  if (options.texts.empty() && data_choice(other.config()) != data_choice(config)) {
     std::fprintf(stderr,
                  "warning: --against was trained with other data settings or another seed, so it may have been "
                  "trained on text that is held out here\n");
@@ -174,29 +134,46 @@ Evaluated evaluate_other(const Options& options, const Config& config, const std
 }
 
 void add_baselines(const data::Corpus& corpus, const std::vector<data::TokenSet>& sets, std::vector<Row>& rows) {
-  data::NgramModel three(3, data::kByteVocabulary), five(5, data::kByteVocabulary);
-  parallel_for(2, [&](int64_t i) {
-    for (const data::SourceSplit& source : corpus.sources) (i == 0 ? three : five).train(source.train.tokens);
-  });
-  parallel_for(static_cast<int64_t>(rows.size()), [&](int64_t i) {
-    const size_t at = static_cast<size_t>(i);
-    rows[at].three_gram = bits_per_byte(three, sets[at]);
-    rows[at].five_gram = bits_per_byte(five, sets[at]);
-  });
+  std::vector<const data::TokenSet*> pointers;
+  for (const data::TokenSet& set : sets) pointers.push_back(&set);
+  const std::vector<data::Baseline> baselines = data::measure_baselines(corpus, pointers);
+  for (size_t i = 0; i < rows.size(); ++i)
+    rows[i].three_gram = baselines[i].three_gram, rows[i].five_gram = baselines[i].five_gram;
+}
+
+// Where a checkpoint stands among the evaluations of its run; empty if there were none.
+std::string standing(const Evaluated& ours, const train::EvaluationHistory& history) {
+  if (history.count() == 0) return "";
+  const std::string best = str("step ", history.best_step(), " of its run");
+  if (history.best_step() == ours.step) return str("the best of the ", history.count(), " evaluations in training");
+  const std::string stalled = history.since_best() >= train::kStalledAfter
+                                  ? str("; stalled since, ", history.since_best(), " evaluations")
+                                  : "";
+  char bits[32];
+  std::snprintf(bits, sizeof(bits), "%.4f", history.best());
+  return str("step ", ours.step, "; the best was ", best, ", ", bits, " bits/byte", stalled);
+}
+
+double drift(const std::vector<Row>& rows, const Row& row) {
+  return row.result.bits_per_byte() - rows.front().result.bits_per_byte();
 }
 
 // --- what is printed -----------------------------------------------------------------------------------------------
 
-void print_table(const std::vector<Row>& rows) {
+// `drifts`: later sets are compared with the first.
+void print_table(const std::vector<Row>& rows, bool drifts) {
   std::printf("%-22s %9s %10s %11s %10s", "set", "loss", "bits/byte", "perplexity", "tokens");
   const bool baselines = !rows.empty() && rows[0].three_gram > 0;
-  std::printf(baselines ? " %8s %8s\n" : "\n", "3-gram", "5-gram");
+  if (baselines) std::printf(" %8s %8s", "3-gram", "5-gram");
+  std::printf(drifts ? " %9s\n" : "\n", "drift");
   for (const Row& row : rows) {
     std::printf("%-22s %9.4f %10.4f %11.3f %10lld", row.result.set.c_str(), row.result.loss, row.result.bits_per_byte(),
                 row.result.perplexity(), static_cast<long long>(row.result.tokens));
     if (baselines) std::printf(" %8.4f %8.4f", row.three_gram, row.five_gram);
+    if (drifts && &row != &rows.front()) std::printf(" %+9.4f", drift(rows, row));
     std::printf("\n");
   }
+  if (drifts) std::printf("\ndrift: bits per byte more than on %s\n", rows.front().result.set.c_str());
   if (baselines)
     std::printf("\n3-gram and 5-gram: bits per byte of interpolated Witten-Bell models of the training text\n");
 }
@@ -277,10 +254,13 @@ int run(const Options& options) {
     row.other_loss = other.results[i].loss;
     row.difference = train::difference_of({&ours.results[i]}, {&other.results[i]});
   }
-  if (options.files.empty()) {
+  if (options.texts.empty()) {
     if (options.baselines) add_baselines(corpus, sets, rows);
     if (Row all = total(rows, other.results); all.result.tokens > 0) rows.insert(rows.begin(), std::move(all));
   }
+  const bool drifts = !options.texts.empty() && rows.size() > 1;
+  const train::EvaluationHistory history = train::EvaluationHistory::read(
+      (std::filesystem::path(ours.path).parent_path().parent_path() / "eval.jsonl").string());
   Json checks = Json::array();
   std::string unmet;
   for (const train::Requirement& requirement : requirements) {
@@ -291,13 +271,21 @@ int run(const Options& options) {
   }
   if (options.json) {
     Json result = {{"checkpoint", ours.path}, {"step", ours.step}, {"sets", Json::array()}};
-    for (const Row& row : rows) result["sets"].push_back(row_json(row, compared));
+    for (const Row& row : rows) {
+      result["sets"].push_back(row_json(row, compared));
+      if (drifts) result["sets"].back()["drift_bpb"] = drift(rows, row);
+    }
+    if (history.count() > 0) {
+      result["best_step"] = history.best_step(), result["best_bpb"] = history.best();
+      result["evaluations_since_best"] = history.since_best();
+    }
     if (compared) result["against"] = {{"checkpoint", other.path}, {"step", other.step}};
     if (!checks.empty()) result["requirements"] = checks;
     std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
-    std::printf("%s\n\n", ours.path.c_str());
-    print_table(rows);
+    const std::string stands = standing(ours, history);
+    std::printf("%s%s%s\n\n", ours.path.c_str(), stands.empty() ? "" : "\n", stands.c_str());
+    print_table(rows, drifts);
     if (compared) print_differences(rows, ours, other);
   }
   std::fflush(stdout);
@@ -311,9 +299,12 @@ void add_eval(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
   command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
-  command->add_option(
-      "--data", options->files,
-      "text to evaluate on in place of the run's own sets: a file, or a directory or glob as one set; may be repeated");
+  command->add_option("--data", options->texts.data,
+                      "[NAME=]FILES: text in place of the run's own sets, a file, or a directory or glob as one set; "
+                      "may be repeated");
+  command->add_option("--by-folder", options->texts.by_folder, "a directory: each folder in it is a set of its own");
+  command->add_option("--by-date", options->texts.by_date,
+                      "FILES: a set for each month, by the date in a file's path or of its last change");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
   command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
   command->add_flag("--json", options->json, "one JSON object on stdout");
@@ -325,7 +316,8 @@ void add_eval(CLI::App& app, Command& chosen) {
       "tokens or, with --against, delta (loss minus the other's, nats per token); may be repeated");
   command->footer(
       "Examples: switchyard eval runs/quickstart --require 'held_out.bpb<2.4'\n"
-      "          switchyard eval runs/new --against runs/old --require 'held_out.delta<0.01'");
+      "          switchyard eval runs/new --against runs/old --require 'held_out.delta<0.01'\n"
+      "          switchyard eval runs/new --data then=2024/ --by-date 'news/**/*.txt'");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

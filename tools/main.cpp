@@ -4,15 +4,20 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <memory>
+#include <new>
 
 #include "engine/core/error.h"
 #include "tools/command.h"
 #include "tools/failure.h"
+#include "tools/help_text.h"
 #include "tools/usage_message.h"
+#include "tools/version.h"
 
 int main(int argc, char** argv) {
   CLI::App app("Switchyard trains mixture-of-experts transformers.", "switchyard");
-  app.set_version_flag("--version", "switchyard " SWITCHYARD_VERSION);
+  app.set_version_flag("--version", std::string("switchyard ") + tools::kVersion);
+  app.formatter(std::make_shared<tools::HelpFormatter>());  // commands take it over
   app.require_subcommand(1);
   app.footer("Start with: switchyard train configs/debian_local.json");
   tools::Command chosen;
@@ -29,6 +34,7 @@ int main(int argc, char** argv) {
   tools::add_data(app, chosen);
   tools::add_doctor(app, chosen);
   tools::add_completion(app, chosen);
+  tools::add_man(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

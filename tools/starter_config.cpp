@@ -11,6 +11,7 @@
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/data/source_files.h"
+#include "engine/data/text_stream.h"
 
 namespace tools {
 namespace {
@@ -107,7 +108,7 @@ void write_starter_config(const std::string& text, const std::string& file) {
   for (const std::string& path : found) bytes += static_cast<int64_t>(fs::file_size(path, error));
   // the config names its files from where it stands
   const fs::path directory = fs::absolute(file).lexically_normal().parent_path();
-  const fs::path files = fs::path(text).is_absolute()
+  const fs::path files = fs::path(text).is_absolute() || data::is_standard_input(text)
                              ? fs::path(text)
                              : fs::absolute(text).lexically_normal().lexically_relative(directory);
   std::string name = fs::path(file).stem().string();

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "comm/handshake.h"
 #include "comm/process_watch.h"
@@ -21,6 +22,7 @@
 #include "engine/train/run.h"
 #include "tools/command.h"
 #include "tools/launch.h"
+#include "tools/narration.h"
 
 namespace tools {
 namespace {
@@ -37,8 +39,10 @@ struct Options {
   std::string config, run_dir, device = "cpu", resume = "auto";
   RankOptions ranks;
   std::vector<std::string> sets;
+  std::string name, tokens, time;
   int64_t steps = 0;
-  bool overfit_batch = false, dry_run = false, json = false;
+  bool overfit_batch = false, dry_run = false, json = false, quiet = false, verbose = false;
+  train::ConsoleOptions console;
 };
 
 // "auto" and its fellows, or the path of a checkpoint.
@@ -57,10 +61,24 @@ train::RunOptions run_options(const Options& options) {
   return run;
 }
 
-Config read_config(const Options& options) {
+// With the shorthands for --set.
+std::vector<std::string> all_sets(const Options& options) {
   std::vector<std::string> sets = options.sets;
   if (options.steps > 0) sets.push_back(str("train.stop.steps=", options.steps));
-  return engine::load_config(options.config, sets);
+  if (!options.tokens.empty()) sets.push_back("train.stop.tokens=" + options.tokens);
+  if (!options.time.empty()) sets.push_back("train.stop.time=" + options.time);
+  if (!options.name.empty()) sets.push_back("name=" + nlohmann::json(options.name).dump());
+  return sets;
+}
+
+Config read_config(const Options& options) {
+  return engine::load_config(options.config, all_sets(options));
+}
+
+train::ConsoleOptions console_options(const Options& options) {
+  train::ConsoleOptions console = options.console;
+  console.verbosity = options.quiet ? -1 : options.verbose ? 1 : 0;
+  return console;
 }
 
 // What can be said before any rank starts. Returns the ep_size.
@@ -92,24 +110,32 @@ train::RunSummary train_on_threads(const Options& options, const RankPlan& plan)
   const Config config = read_config(options);
   const int64_t ep_size = check(options, config, plan.ranks);
   train::RunDirectory directory(default_run_dir(options, config));
+  Narration narration(directory, console_options(options));
+  narration.say_config(options.config, config, all_sets(options));
   engine::data::Corpus corpus;
   {
     engine::ThreadPool pool(plan.threads * plan.ranks);
     pool.make_current();
+    narration.console().activity("reading the text");
     corpus = prepare(config);
+    narration.console().activity("");
   }
   train::catch_stop_signals();
-  train::RunSummary summary;
+  train::RunOptions run = run_options(options);
+  narration.join(run);
   const comm::WatchLimits limits;
-  comm::run_thread_ranks(
-      plan.ranks, plan.threads,
-      [&](std::unique_ptr<comm::Group> world) {
-        comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
-        train::RunSummary mine = train::run_training(config, run_options(options), directory, groups, corpus);
-        if (groups.world->rank() == 0) summary = mine;
-      },
-      plan.ranks > 1 ? &limits : nullptr);
-  return summary;
+  return narration.watch([&] {
+    train::RunSummary summary;
+    comm::run_thread_ranks(
+        plan.ranks, plan.threads,
+        [&](std::unique_ptr<comm::Group> world) {
+          comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
+          train::RunSummary mine = train::run_training(config, run, directory, groups, corpus);
+          if (groups.world->rank() == 0) summary = mine;
+        },
+        plan.ranks > 1 ? &limits : nullptr);
+    return summary;
+  });
 }
 
 std::string hash_of(const std::string& text) {
@@ -149,13 +175,23 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
   if (leads) directory = std::make_unique<train::RunDirectory>(default_run_dir(options, config));
   const std::string path = comm::all_gather_text(*world, leads ? directory->path() : "")[0];
   if (!leads) directory = std::make_unique<train::RunDirectory>(path, false);
+  std::optional<Narration> narration;
+  train::RunOptions run = run_options(options);
+  if (leads) {
+    narration.emplace(*directory, console_options(options));
+    narration->say_config(options.config, config, all_sets(options));
+    narration->join(run);
+  }
   const engine::data::Corpus corpus = prepare(config);
   comm::shake_hands(*world, {{"the text (data.sources)", corpus.manifest, str("of hash ", hash_of(corpus.manifest))}});
   train::catch_stop_signals();
   comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
-  const train::RunSummary summary = train::run_training(config, run_options(options), *directory, groups, corpus);
-  watch.finish(*groups.world);
-  return summary;
+  const auto train = [&] {
+    const train::RunSummary summary = train::run_training(config, run, *directory, groups, corpus);
+    watch.finish(*groups.world);
+    return summary;
+  };
+  return narration ? narration->watch(train) : train();
 }
 
 int report(const Options& options, const train::RunSummary& summary) {
@@ -202,6 +238,7 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_option("config", options->config, "config file")->required();
   command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
   command->add_option("--run-dir", options->run_dir, "directory of the run (default: runs/NAME-DATE-TIME)");
+  command->add_option("--name", options->name, "in place of the config's name");
   command->add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)")
       ->check(CLI::PositiveNumber);
   command
@@ -215,9 +252,18 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
   command->add_option("--steps", options->steps, "end after so many steps (train.stop.steps)")
       ->check(CLI::PositiveNumber);
+  command->add_option("--tokens", options->tokens, "end after so many tokens, e.g. 5M (train.stop.tokens)");
+  command->add_option("--time", options->time, "end after so long, e.g. '10 min' (train.stop.time)");
   command->add_flag("--overfit-batch", options->overfit_batch, "use the first batch in every step");
   command->add_flag("--dry-run", options->dry_run, "one step, nothing is saved");
   command->add_flag("--json", options->json, "end with one JSON object on stdout");
+  command->add_option("--color", options->console.color, "auto (default), always or never; NO_COLOR is obeyed")
+      ->check(CLI::IsMember({"auto", "always", "never"}));
+  command->add_option("--progress", options->console.progress, "auto (default), bar, lines or none")
+      ->check(CLI::IsMember({"auto", "bar", "lines", "none"}));
+  CLI::Option* quiet = command->add_flag("-q,--quiet", options->quiet, "say nothing but warnings and errors");
+  command->add_flag("-v,--verbose", options->verbose, "say more: every key that was given, the machine")
+      ->excludes(quiet);
   command->footer("Example: switchyard train configs/shakespeare.json --steps 200 --run-dir runs/try");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -139,7 +140,8 @@ struct SourceConfig {
   void fields(Visitor& v) {
     v("name", name, required(), "what reports call this source");
     v("files", files, required(),
-      "a path, a directory, a glob (** crosses directories) or a list; relative to the config file");
+      "a path, a directory, a glob (** crosses directories), \"-\" (standard input) or a list; relative to the config "
+      "file");
     v("exclude", exclude, any(), "globs of files to leave out");
     v("weight", weight, above(0.0), "share of the training tokens relative to the other sources");
     v("max_bytes", max_bytes, above(0.0), "use at most this much text, e.g. \"5 MB\"");
@@ -167,6 +169,8 @@ struct FilterConfig {
   std::string control_characters = "keep";
   std::optional<double> max_line_share;
   std::optional<double> min_compression, max_compression;
+  std::string unlike_source = "keep";
+  std::vector<std::string> containing;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -181,6 +185,9 @@ struct FilterConfig {
       "leave out documents that zlib makes fewer times smaller (noise); text is above 1.4");
     v("max_compression", max_compression, at_least(1.0),
       "leave out documents that zlib makes more times smaller (repetition); text is below 15");
+    v("unlike_source", unlike_source, one_of({"keep", "leave_out"}),
+      "leave_out: no documents whose loss under a 3-gram model of their own source is extreme, as in data inspect");
+    v("containing", containing, any(), "leave out documents with one of these texts in them");
   }
 };
 
@@ -315,11 +322,16 @@ struct ParallelConfig {
 struct EvalConfig {
   std::optional<Count> every;
   Count max_tokens{262144};
+  bool baselines = true;
+  int64_t samples = 1;
 
   template <class Visitor>
   void fields(Visitor& v) {
     v("every", every, at_least(1.0), "steps between evaluations; null: only at the end");
     v("max_tokens", max_tokens, at_least(1.0), "of each set in the evaluations during training, evenly from all of it");
+    v("baselines", baselines, any(),
+      "3-gram and 5-gram models of the training text on the same sets, once at the start");
+    v("samples", samples, between(0, 100), "texts written by the model into samples/ at each evaluation");
   }
 };
 
@@ -336,10 +348,15 @@ struct CheckpointConfig {
 
 struct LogConfig {
   Count every{10};
+  bool tensorboard = false;
+  bool prometheus = false;
 
   template <class Visitor>
   void fields(Visitor& v) {
     v("every", every, at_least(1.0), "steps between lines on the console and in experts.jsonl");
+    v("tensorboard", tensorboard, any(), "event files for TensorBoard in tb/ of the run directory");
+    v("prometheus", prometheus, any(),
+      "metrics.prom in the run directory, for the textfile collector of Prometheus' node_exporter");
   }
 };
 
@@ -375,8 +392,9 @@ struct Config {
     v("log", log, any(), "reporting");
   }
 
-  // Not keys: where the file was, and its text.
+  // Not keys: where the file was, its text, and where each value that was given stands (origins.h).
   std::string directory, text;
+  std::map<std::string, std::string> origins;
 
   int64_t sequences_per_step() const { return batch_tokens() / train.seq_len; }
   int64_t sequences_per_granule() const { return sequences_per_step() / train.granules; }

@@ -10,6 +10,7 @@
 #include "engine/config/check.h"
 #include "engine/config/json_reader.h"
 #include "engine/config/object_reader.h"
+#include "engine/config/origins.h"
 #include "engine/config/problems.h"
 
 namespace engine {
@@ -87,6 +88,7 @@ Config parse_config(std::string_view text, const std::string& name, const std::v
   resolve(config);
   check_config(config, root, problems);
   if (!problems.empty()) problems.raise();
+  config.origins = origins_of(root, name);
   return config;
 }
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/core/activity.h"
@@ -22,6 +23,7 @@ class Profiler {
   };
   void add(const char* name, double seconds);
   void clear() { phases_.clear(); }
+  double seconds(std::string_view name) const;  // of a phase so far
   const std::vector<Phase>& phases() const { return phases_; }
 
   // Adds the time of its life to a phase, which is also what the rank is seen to do. `name` must be a literal.
@@ -47,6 +49,13 @@ class Profiler {
  private:
   std::vector<Phase> phases_;
 };
+
+inline double Profiler::seconds(std::string_view name) const {
+  for (const Phase& phase : phases_) {
+    if (phase.name == name) return phase.seconds;
+  }
+  return 0;
+}
 
 inline void Profiler::add(const char* name, double seconds) {
   for (Phase& phase : phases_) {

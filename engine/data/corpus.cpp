@@ -2,7 +2,7 @@
 
 #include <cstdio>
 #include <iterator>
-#include <string_view>
+#include <memory>
 #include <utility>
 
 #include "engine/config/units.h"
@@ -21,10 +21,12 @@ std::vector<const Document*> pointers(const std::vector<Document>& documents) {
   return list;
 }
 
-std::vector<std::string_view> texts(const std::vector<Document>& documents) {
-  std::vector<std::string_view> list;
-  for (const Document& document : documents) list.push_back(document.text);
-  return list;
+// Where the texts of a set are that does not lie in memory; null: it does.
+std::shared_ptr<SpillFile> file_of(const std::vector<const Document*>& documents) {
+  for (const Document* document : documents) {
+    if (document->spill) return document->spill;
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -35,22 +37,34 @@ TokenSet tokenize(const std::string& name, const std::vector<const Document*>& d
                                      " but text is read as bytes, which needs at least 256; use another model"));
   }
   TokenSet set{.name = name, .tokens = {}, .num_documents = static_cast<int64_t>(documents.size()), .num_bytes = 0};
+  const std::shared_ptr<SpillFile> file = file_of(documents);
+  std::vector<uint16_t> tokens;
+  const auto num_tokens = [&] { return static_cast<int64_t>(file ? set.tokens.size() : tokens.size()); };
   for (const Document* document : documents) {
-    if (!set.tokens.empty() && vocab_size > kEndOfDocument) set.tokens.push_back(static_cast<uint16_t>(kEndOfDocument));
+    const int64_t bytes = document->bytes();
+    const bool ends_document = num_tokens() > 0 && vocab_size > kEndOfDocument;
     if (set.files.empty() || set.files.back() != document->path) set.files.push_back(document->path);
-    set.places.push_back({.first_token = static_cast<int64_t>(set.tokens.size()),
-                          .num_tokens = static_cast<int64_t>(document->text.size()),
+    set.places.push_back({.first_token = num_tokens() + (ends_document ? 1 : 0),
+                          .num_tokens = bytes,
                           .file = set.files.size() - 1,
                           .line = document->line,
                           .line_begin = document->line_begin,
                           .text_begin = document->text_begin});
-    for (char c : document->text) set.tokens.push_back(static_cast<unsigned char>(c));
-    set.num_bytes += static_cast<int64_t>(document->text.size());
+    if (file) {
+      const int64_t begin = document->spill ? document->spill_begin : file->append(document->text);
+      set.tokens.append_text(file, begin, bytes, ends_document);
+    } else {
+      if (ends_document) tokens.push_back(static_cast<uint16_t>(kEndOfDocument));
+      for (char c : document->text) tokens.push_back(static_cast<unsigned char>(c));
+    }
+    set.num_bytes += bytes;
   }
+  if (!file) set.tokens = TokenList(std::move(tokens));
   return set;
 }
 
-DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed) {
+DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed,
+                                int64_t most_held) {
   if (config.sources.empty()) {
     throw Error(ExitCode::data,
                 "data.sources is empty; name at least one text, e.g. {\"name\": \"mine\", \"files\": \"text/*.txt\"}");
@@ -59,7 +73,7 @@ DocumentSets read_document_sets(const DataConfig& config, const std::string& bas
   std::vector<SourceConfig> all = config.sources;
   all.insert(all.end(), config.ood.begin(), config.ood.end());
   DocumentSets sets;
-  sets.sources = read_sources(all, config.filters, base_directory, seed);
+  sets.sources = read_sources(all, config.filters, base_directory, seed, most_held);
   const auto first_ood = sets.sources.begin() + static_cast<int64_t>(config.sources.size());
   sets.ood.assign(std::make_move_iterator(first_ood), std::make_move_iterator(sets.sources.end()));
   sets.sources.erase(first_ood, sets.sources.end());
@@ -69,8 +83,9 @@ DocumentSets read_document_sets(const DataConfig& config, const std::string& bas
 
 namespace {
 
-Corpus build_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
-  const DocumentSets sets = read_document_sets(config, base_directory, seed);
+Corpus build_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size,
+                    int64_t most_held) {
+  const DocumentSets sets = read_document_sets(config, base_directory, seed, most_held);
   ManifestWriter manifest(config, vocab_size);
   for (const SourceDocuments& source : sets.sources) manifest.add_left_out(source);
   for (const SourceDocuments& source : sets.ood) manifest.add_left_out(source);
@@ -80,7 +95,7 @@ Corpus build_corpus(const DataConfig& config, const std::string& base_directory,
     const Split& documents = sets.splits[s];
     SourceSplit& split = corpus.sources.emplace_back();
     split.weight = config.sources[s].weight;
-    split.overlap = ngram_overlap(texts(documents.held_out), texts(documents.train));
+    split.overlap = ngram_overlap(documents.held_out, documents.train);
     split.train = tokenize(source.name, pointers(documents.train), vocab_size);
     split.held_out = tokenize(source.name, pointers(documents.held_out), vocab_size);
     manifest.add(source, "train", documents.train);
@@ -97,13 +112,14 @@ Corpus build_corpus(const DataConfig& config, const std::string& base_directory,
 
 }  // namespace
 
-Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size) {
-  if (!config.cache_dir) return build_corpus(config, base_directory, seed, vocab_size);
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size,
+                      int64_t most_held) {
+  if (!config.cache_dir) return build_corpus(config, base_directory, seed, vocab_size, most_held);
   const std::string key = corpus_key(config, base_directory, seed, vocab_size);
   const std::string path = str(*config.cache_dir, "/", key, ".tokens");
   Corpus corpus;
-  if (load_corpus(path, corpus)) return corpus;
-  corpus = build_corpus(config, base_directory, seed, vocab_size);
+  if (load_corpus(path, corpus, most_held)) return corpus;
+  corpus = build_corpus(config, base_directory, seed, vocab_size, most_held);
   // files that changed while they were read are not what the key says
   if (corpus_key(config, base_directory, seed, vocab_size) == key && !save_corpus(path, corpus))
     std::fprintf(stderr, "warning: cannot write the token cache %s; going on without it\n", path.c_str());
@@ -132,6 +148,12 @@ int64_t Corpus::train_tokens() const {
   int64_t total = 0;
   for (const SourceSplit& source : sources) total += static_cast<int64_t>(source.train.tokens.size());
   return total;
+}
+
+double Corpus::bytes_per_token() const {
+  int64_t bytes = 0;
+  for (const SourceSplit& source : sources) bytes += source.train.num_bytes;
+  return bytes > 0 ? static_cast<double>(bytes) / static_cast<double>(train_tokens()) : 1;
 }
 
 }  // namespace engine::data

@@ -8,6 +8,7 @@
 #include "engine/config/config.h"
 #include "engine/data/documents.h"
 #include "engine/data/split.h"
+#include "engine/data/token_list.h"
 
 namespace engine::data {
 
@@ -19,8 +20,8 @@ struct DocumentPlace {
 };
 
 struct TokenSet {
-  std::string name;              // of the source
-  std::vector<uint16_t> tokens;  // documents with the end-of-document token between them, none after the last
+  std::string name;  // of the source
+  TokenList tokens;  // documents with the end-of-document token between them, none after the last
   int64_t num_documents = 0;
   int64_t num_bytes = 0;
   std::vector<std::string> files = {};
@@ -41,6 +42,7 @@ struct Corpus {
   // One line per source, for people.
   std::vector<std::string> summary() const;
   int64_t train_tokens() const;
+  double bytes_per_token() const;  // of the training text; 1 without any
 };
 
 // The documents behind a corpus.
@@ -50,12 +52,16 @@ struct DocumentSets {
   std::vector<SourceDocuments> ood;
 };
 
-// Reads, filters and splits everything `config` names. Throws Error(data).
-DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed);
+// Reads, filters and splits everything `config` names. More text than `most_held` is kept in a file. Throws
+// Error(data).
+DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed,
+                                int64_t most_held = INT64_MAX);
 
 // The same as tokens. Relative paths start at `base_directory`. Depends on the files, the config and the seed alone;
-// with data.cache_dir what was prepared before from the same content is used again. Throws Error(data).
-Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size);
+// with data.cache_dir what was prepared before from the same content is used again. Of a large text memory holds at
+// most about `most_held` bytes, and some hundred for each document. Throws Error(data).
+Corpus prepare_corpus(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size,
+                      int64_t most_held = kMostHeldText);
 
 // Tokens of documents in order, as a model with this vocabulary reads them: with exactly 256 ids there is no
 // end-of-document token.

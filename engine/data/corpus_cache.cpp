@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "engine/core/hash.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/source_files.h"
+#include "engine/data/text_stream.h"
 
 namespace engine::data {
 
@@ -26,7 +28,7 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 // To be raised whenever the same files and settings give another corpus: reading, filters, split, tokens, manifest.
-constexpr char kFormat[] = "switchyard corpus 1\n";
+constexpr char kFormat[] = "switchyard corpus 2\n";
 
 // A file that is read or written from its beginning, and the hash of what went through.
 class Stream {
@@ -73,19 +75,11 @@ class Stream {
   std::vector<Hash128> pieces_;
 };
 
-std::string file_hash(const std::string& path) {
-  Stream file(path, O_RDONLY);
-  const int64_t size = file.size();
-  if (size < 0) return "unreadable";
-  Sha256 hash;
-  std::vector<char> buffer(1 << 20);
-  for (int64_t at = 0; at < size;) {
-    const int64_t piece = std::min(size - at, static_cast<int64_t>(buffer.size()));
-    if (!file.read(buffer.data(), piece)) return "unreadable";
-    hash.update(buffer.data(), piece);
-    at += piece;
+std::string file_hash(const std::string& place) {
+  TextStream file(place, Decompress::no);
+  while (!file.next().empty()) {
   }
-  return to_hex(hash.finish());
+  return file.problem().empty() ? file.file_sha256() : file.problem();
 }
 
 // Every set of a corpus in the order of the file.
@@ -124,7 +118,6 @@ Corpus corpus_of(const Json& header) {
                 .num_documents = from.at("documents"),
                 .num_bytes = from.at("bytes"),
                 .files = from.at("files")};
-    sets[s]->tokens.resize(from.at("tokens").get<size_t>());
     sets[s]->places.resize(from.at("places").get<size_t>());
   }
   return corpus;
@@ -134,6 +127,8 @@ template <class T>
 int64_t bytes_of(const std::vector<T>& values) {
   return static_cast<int64_t>(values.size() * sizeof(T));
 }
+
+constexpr int64_t kTokensPerPiece = 1 << 20;  // that are hashed and read at once
 
 // What the sets of a header take in the file, without trusting it.
 bool fits(const Json& header, int64_t room) {
@@ -145,6 +140,31 @@ bool fits(const Json& header, int64_t room) {
     }
   }
   return room == static_cast<int64_t>(sizeof(Hash128));
+}
+
+// The tokens of a set, which are next in the file: into memory, or hashed and left where they are.
+bool read_tokens(Stream& file, int64_t count, const std::shared_ptr<SpillFile>& left_in, TokenList& tokens) {
+  std::vector<uint16_t> read;
+  const int64_t begin = file.at();
+  for (int64_t at = 0; at < count; at += kTokensPerPiece) {
+    const int64_t piece = std::min(kTokensPerPiece, count - at);
+    const size_t kept = left_in ? 0 : read.size();
+    read.resize(kept + static_cast<size_t>(piece));
+    if (!file.read(read.data() + kept, piece * static_cast<int64_t>(sizeof(uint16_t)))) return false;
+  }
+  tokens = left_in ? TokenList::in_file(left_in, begin, count) : TokenList(std::move(read));
+  return true;
+}
+
+bool write_tokens(Stream& file, const TokenList& tokens) {
+  const int64_t count = static_cast<int64_t>(tokens.size());
+  std::vector<uint16_t> piece;
+  for (int64_t at = 0; at < count; at += kTokensPerPiece) {
+    piece.resize(static_cast<size_t>(std::min(kTokensPerPiece, count - at)));
+    tokens.read(at, static_cast<int64_t>(piece.size()), piece.data());
+    if (!file.write(piece.data(), bytes_of(piece))) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -164,7 +184,7 @@ std::string corpus_key(const DataConfig& config, const std::string& base_directo
       std::vector<std::string> hashes(files.size());
       parallel_for(static_cast<int64_t>(files.size()), [&](int64_t i) {
         const size_t at = static_cast<size_t>(i);
-        hashes[at] = file_hash((fs::path(base_directory) / files[at]).string());
+        hashes[at] = file_hash(place_of(base_directory, files[at]));
       });
       for (size_t i = 0; i < files.size(); ++i) hash.update(str(files[i].size(), " ", files[i], " ", hashes[i], "\n"));
       hash.update("end of a source\n");
@@ -173,7 +193,7 @@ std::string corpus_key(const DataConfig& config, const std::string& base_directo
   return to_hex(hash.finish());
 }
 
-bool load_corpus(const std::string& path, Corpus& corpus) {
+bool load_corpus(const std::string& path, Corpus& corpus, int64_t most_held) {
   Stream file(path, O_RDONLY);
   const int64_t size = file.size();
   char format[sizeof(kFormat) - 1];
@@ -186,8 +206,12 @@ bool load_corpus(const std::string& path, Corpus& corpus) {
     const Json header = Json::parse(text);
     if (!fits(header, size - file.at())) return false;
     Corpus loaded = corpus_of(header);
-    for (TokenSet* set : sets_of(loaded)) {
-      if (!file.read(set->tokens.data(), bytes_of(set->tokens))) return false;
+    const std::shared_ptr<SpillFile> left_in = size > most_held ? std::make_shared<SpillFile>(path) : nullptr;
+    if (left_in && !left_in->is_open()) return false;
+    const std::vector<TokenSet*> sets = sets_of(loaded);
+    for (size_t s = 0; s < sets.size(); ++s) {
+      TokenSet* set = sets[s];
+      if (!read_tokens(file, header.at("sets").at(s).at("tokens"), left_in, set->tokens)) return false;
       if (!file.read(set->places.data(), bytes_of(set->places))) return false;
     }
     const Hash128 expected = file.hash();
@@ -223,8 +247,7 @@ bool save_corpus(const std::string& path, const Corpus& corpus) {
                 file.write(&header_bytes, sizeof(header_bytes)) &&
                 file.write(text.data(), static_cast<int64_t>(text.size()));
     for (const TokenSet* set : sets) {
-      good = good && file.write(set->tokens.data(), bytes_of(set->tokens)) &&
-             file.write(set->places.data(), bytes_of(set->places));
+      good = good && write_tokens(file, set->tokens) && file.write(set->places.data(), bytes_of(set->places));
     }
     const Hash128 hash = file.hash();
     good = good && file.write(&hash, sizeof(hash)) && file.sync();

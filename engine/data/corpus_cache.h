@@ -15,8 +15,9 @@ namespace engine::data {
 // once, but neither decompresses nor parses them.
 std::string corpus_key(const DataConfig& config, const std::string& base_directory, uint64_t seed, int64_t vocab_size);
 
-// False if there is no whole cache file at `path`.
-bool load_corpus(const std::string& path, Corpus& corpus);
+// False if there is no whole cache file at `path`. More than `most_held` bytes of tokens stay in the file and are read
+// as they are needed.
+bool load_corpus(const std::string& path, Corpus& corpus, int64_t most_held = INT64_MAX);
 
 // By temporary file and rename, so that nobody sees a part of it. False if it could not be written.
 bool save_corpus(const std::string& path, const Corpus& corpus);

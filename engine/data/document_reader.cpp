@@ -8,6 +8,8 @@
 namespace engine::data {
 namespace {
 
+constexpr int64_t kLongestLine = int64_t{256} << 20;
+
 // Picks the string "text" out of one object and builds nothing of the rest.
 class TextPicker : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -86,6 +88,10 @@ void read_json_lines(TextStream& stream, const std::string& name, const std::fun
       end_line();
     }
     line += piece;
+    if (static_cast<int64_t>(line.size()) > kLongestLine) {
+      throw Error(ExitCode::data, str(name, ":", number + 1, ": a line of more than ", kLongestLine >> 20,
+                                      " MiB; a .jsonl file has one document a line"));
+    }
   }
   if (stream.problem().empty() && !line.empty()) end_line();
   if (!stream.problem().empty() && number > 0) {
@@ -94,21 +100,33 @@ void read_json_lines(TextStream& stream, const std::string& name, const std::fun
   }
 }
 
+int64_t piece_bytes(std::string_view piece) {
+  return static_cast<int64_t>(piece.size());
+}
+
 }  // namespace
 
 std::string read_documents(const std::string& place, const std::string& name, int64_t max_text, FileFacts& facts,
-                           const std::function<void(Document)>& take) {
+                           const std::function<void(Document)>& take, TextKeeper* keeper) {
   TextStream stream(place);
   if (without_compression_suffix(name).ends_with(".jsonl")) {
     read_json_lines(stream, name, take);
   } else {
     Document document{.path = name, .text = {}};
     for (std::string_view piece = stream.next(); !piece.empty(); piece = stream.next()) {
-      const int64_t room = max_text - static_cast<int64_t>(document.text.size());
-      document.text += piece.substr(0, static_cast<size_t>(std::min(room, static_cast<int64_t>(piece.size()))));
+      piece = piece.substr(0, static_cast<size_t>(max_text - document.bytes()));
+      if (piece.find('\0') != std::string_view::npos) return kNotText;  // however much of it there is
+      if (!document.spill && keeper != nullptr && document.bytes() + piece_bytes(piece) > keeper->most_held / 4)
+        document.move_to(keeper->file());
+      if (document.spill) {
+        document.spill->append(piece);  // nothing else is written between the pieces
+        document.spill_bytes += piece_bytes(piece);
+      } else {
+        document.text += piece;
+      }
     }
     if (stream.problem().empty()) {
-      if (static_cast<int64_t>(document.text.size()) == max_text) cut_text(document.text, max_text - 1);
+      if (document.bytes() == max_text) cut_text(document, max_text - 1);
       take(std::move(document));
     }
   }

@@ -24,13 +24,17 @@ class EvalWindows {
   int64_t read(int64_t i, int32_t* inputs, int32_t* targets) const {
     const int64_t window = count_ == total_ ? i : i * total_ / count_;
     const int64_t begin = window * seq_len_, size = static_cast<int64_t>(set_->tokens.size());
-    int64_t predicted = 0;
-    for (int64_t s = 0; s < seq_len_; ++s) {
-      const bool inside = begin + s + 1 < size;
-      inputs[s] = inside ? set_->tokens[static_cast<size_t>(begin + s)] : 0;
-      targets[s] = inside ? set_->tokens[static_cast<size_t>(begin + s + 1)] : -1;
-      predicted += inside ? 1 : 0;
+    const int64_t predicted = std::clamp<int64_t>(size - 1 - begin, 0, seq_len_);
+    uint16_t piece[1024];
+    for (int64_t at = 0; at <= predicted && predicted > 0; at += 1024) {
+      const int64_t count = std::min<int64_t>(1024, predicted + 1 - at);
+      set_->tokens.read(begin + at, count, piece);
+      for (int64_t s = at; s < at + count; ++s) {
+        if (s < seq_len_) inputs[s] = piece[s - at];
+        if (s > 0) targets[s - 1] = piece[s - at];
+      }
     }
+    for (int64_t s = predicted; s < seq_len_; ++s) inputs[s] = 0, targets[s] = -1;
     return predicted;
   }
 

@@ -60,6 +60,8 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
   if (config.filters.max_line_share) filters["max_line_share"] = *config.filters.max_line_share;
   if (config.filters.min_compression) filters["min_compression"] = *config.filters.min_compression;
   if (config.filters.max_compression) filters["max_compression"] = *config.filters.max_compression;
+  if (config.filters.unlike_source != "keep") filters["unlike_source"] = config.filters.unlike_source;
+  if (!config.filters.containing.empty()) filters["containing"] = config.filters.containing;
   state_->root = {{"version", 1},
                   {"tokenizer", "bytes"},
                   {"end_of_document_token", vocab_size > 256},
@@ -78,8 +80,7 @@ void ManifestWriter::add(const SourceDocuments& source, const std::string& set,
     const std::string& path = documents[first].path;
     int64_t used = 0;
     size_t end = first;
-    for (; end < documents.size() && documents[end].path == path; ++end)
-      used += static_cast<int64_t>(documents[end].text.size());
+    for (; end < documents.size() && documents[end].path == path; ++end) used += documents[end].bytes();
     const FileFacts& facts = source.files.at(path);
     Json file = {{"path", path},         {"source", source.name}, {"set", set},
                  {"bytes", facts.bytes}, {"bytes_used", used},    {"sha256", facts.sha256}};

@@ -55,7 +55,7 @@ NgramModel::NgramModel(int order, int64_t vocabulary)
   ENSURE(order >= 1 && order <= 5 && vocabulary <= 512, "order ", order, " over ", vocabulary, " tokens");
 }
 
-void NgramModel::train(const std::vector<uint16_t>& tokens) {
+void NgramModel::train(std::span<const uint16_t> tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) {
     for (size_t length = 0; length < static_cast<size_t>(order_) && length <= i; ++length) {
       uint64_t context = 1;
@@ -84,12 +84,15 @@ double NgramModel::probability(const uint16_t* history, const uint16_t* end, uin
   return p;
 }
 
-double NgramModel::bits_per_token(const std::vector<uint16_t>& tokens) const {
+double NgramModel::bits(std::span<const uint16_t> tokens, size_t first) const {
   double bits = 0;
-  for (size_t i = 1; i < tokens.size(); ++i) {
+  for (size_t i = first; i < tokens.size(); ++i)
     bits -= std::log2(probability(tokens.data(), tokens.data() + i, tokens[i]));
-  }
-  return tokens.size() < 2 ? 0 : bits / static_cast<double>(tokens.size() - 1);
+  return bits;
+}
+
+double NgramModel::bits_per_token(std::span<const uint16_t> tokens) const {
+  return tokens.size() < 2 ? 0 : bits(tokens, 1) / static_cast<double>(tokens.size() - 1);
 }
 
 }  // namespace engine::data

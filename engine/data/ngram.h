@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
-
-#include "engine/data/corpus.h"
 
 namespace engine::data {
 
@@ -13,11 +12,13 @@ namespace engine::data {
 class NgramModel {
  public:
   NgramModel(int order, int64_t vocabulary);
-  void train(const std::vector<uint16_t>& tokens);
+  void train(std::span<const uint16_t> tokens);
   // Probability of `token` after the last order - 1 tokens of [history, end).
   double probability(const uint16_t* history, const uint16_t* end, uint16_t token) const;
+  // Sum of -log2 P over tokens[first..], those before are their context.
+  double bits(std::span<const uint16_t> tokens, size_t first) const;
   // Mean of -log2 P over all tokens but the first.
-  double bits_per_token(const std::vector<uint16_t>& tokens) const;
+  double bits_per_token(std::span<const uint16_t> tokens) const;
 
  private:
   // Open addressing; keys hold tokens of nine bits below a leading one.

@@ -104,8 +104,13 @@ Sampler::Place Sampler::locate(int64_t sample) const {
 
 void Sampler::read(int64_t sample, int32_t* tokens) const {
   const Place place = locate(sample);
-  const uint16_t* from = corpus_.sources[place.source].train.tokens.data() + place.begin;
-  for (int64_t i = 0; i <= seq_len_; ++i) tokens[i] = from[i];
+  const TokenList& list = corpus_.sources[place.source].train.tokens;
+  uint16_t piece[1024];
+  for (int64_t at = 0; at <= seq_len_; at += 1024) {
+    const int64_t count = std::min<int64_t>(1024, seq_len_ + 1 - at);
+    list.read(place.begin + at, count, piece);
+    for (int64_t i = 0; i < count; ++i) tokens[at + i] = piece[i];
+  }
 }
 
 }  // namespace engine::data

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "engine/core/error.h"
+#include "engine/data/text_stream.h"
 
 namespace engine::data {
 
@@ -126,6 +127,10 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns, co
   const fs::path base = fs::absolute(base_directory.empty() ? "." : base_directory).lexically_normal();
   std::map<std::string, std::string> names;  // by place, so that a file two patterns lead to is taken once
   for (const std::string& given : patterns) {
+    if (is_standard_input(given)) {
+      names.emplace(given, given);
+      continue;
+    }
     const std::vector<fs::path> found = files_of(normal(given), base);
     if (found.empty()) throw Error(ExitCode::data, nothing_found(given, base / given));
     for (const fs::path& path : found) {

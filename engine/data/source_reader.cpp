@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -13,37 +12,65 @@
 #include "engine/data/document_reader.h"
 #include "engine/data/source_files.h"
 #include "engine/data/text_checks.h"
+#include "engine/data/text_stream.h"
+#include "engine/data/unlike_source.h"
 
 namespace engine::data {
 namespace {
 
-double digit_fraction(const std::string& text) {
-  const int64_t digits = std::count_if(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-  return text.empty() ? 0 : static_cast<double>(digits) / static_cast<double>(text.size());
+// What can be told of a text piece by piece.
+struct TextFacts {
+  bool text = true, control = false, contains = false;
+  int64_t digits = 0;
+  std::vector<Hash128> hashes;
+};
+
+TextFacts facts_of(const Document& document, const FilterConfig& filters) {
+  TextFacts facts;
+  std::string before;  // the end of the last piece, where one of the texts looked for may begin
+  size_t longest = 0;
+  for (const std::string& part : filters.containing) longest = std::max(longest, part.size());
+  document.for_each_piece([&](std::string_view piece) {
+    facts.text = facts.text && is_text(piece);
+    facts.digits += std::count_if(piece.begin(), piece.end(), [](char c) { return c >= '0' && c <= '9'; });
+    facts.hashes.push_back(xxh3_128(piece.data(), static_cast<int64_t>(piece.size())));
+    if (facts.text && filters.control_characters == "leave_out")
+      facts.control = facts.control || find_control_characters(piece).count > 0;
+    if (longest == 0) return;
+    const std::string both = document.spill ? before + std::string(piece) : "";
+    for (const std::string& part : filters.containing)
+      facts.contains = facts.contains || (document.spill ? both : piece).find(part) != std::string::npos;
+    before = both.substr(both.size() - std::min(both.size(), longest - 1));
+  });
+  return facts;
 }
 
-constexpr char kNotText[] = "not UTF-8 text";
-
 // The reason to leave a text out, or an empty string.
-std::string reason_against(const std::string& text, const FilterConfig& filters, SeenTexts& seen) {
-  if (!is_text(text)) return kNotText;
-  if (text.empty()) return "empty";
-  if (filters.min_bytes && static_cast<int64_t>(text.size()) < filters.min_bytes->value)
-    return "shorter than filters.min_bytes";
-  if (filters.max_digit_fraction && digit_fraction(text) > *filters.max_digit_fraction) {
+std::string reason_against(const Document& document, const FilterConfig& filters, SeenTexts& seen) {
+  const TextFacts facts = facts_of(document, filters);
+  if (!facts.text) return kNotText;
+  const int64_t bytes = document.bytes();
+  if (bytes == 0) return "empty";
+  if (filters.min_bytes && bytes < filters.min_bytes->value) return "shorter than filters.min_bytes";
+  if (filters.max_digit_fraction &&
+      static_cast<double>(facts.digits) / static_cast<double>(bytes) > *filters.max_digit_fraction) {
     return "more digits than filters.max_digit_fraction";
   }
-  if (filters.control_characters == "leave_out" && find_control_characters(text).count > 0)
-    return "control characters (filters.control_characters)";
-  if (filters.max_line_share && most_repeated_line(text).share > *filters.max_line_share)
-    return "one line repeated beyond filters.max_line_share";
-  if (filters.min_compression || filters.max_compression) {
-    const double ratio = compression_ratio(text);
+  if (facts.control) return "control characters (filters.control_characters)";
+  if (facts.contains) return "a text of filters.containing in it";
+  if (filters.max_line_share || filters.min_compression || filters.max_compression) {
+    const std::string whole = document.spill ? document.beginning(bytes) : "";  // these need all of it
+    const std::string_view text = document.spill ? whole : document.text;
+    if (filters.max_line_share && most_repeated_line(text).share > *filters.max_line_share)
+      return "one line repeated beyond filters.max_line_share";
+    const double ratio = filters.min_compression || filters.max_compression ? compression_ratio(text) : 1;
     if (ratio < filters.min_compression.value_or(0)) return "compressible less than filters.min_compression";
     if (ratio > filters.max_compression.value_or(INFINITY)) return "compressible more than filters.max_compression";
   }
   if (filters.dedup == "none") return "";
-  const Hash128 hash = xxh3_128(text.data(), static_cast<int64_t>(text.size()));
+  const Hash128 hash = facts.hashes.size() == 1
+                           ? facts.hashes[0]
+                           : xxh3_128(facts.hashes.data(), static_cast<int64_t>(facts.hashes.size() * sizeof(Hash128)));
   return seen.insert({hash.low, hash.high}).second ? "" : "the same text as another document";
 }
 
@@ -53,13 +80,14 @@ constexpr int64_t kLongestComment = 1 << 20;  // read beyond max_bytes, since a 
 class SourceReader {
  public:
   SourceReader(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-               uint64_t seed, SeenTexts& seen)
+               uint64_t seed, SeenTexts& seen, TextKeeper& keeper)
       : config_(config),
         filters_(filters),
         base_(base_directory),
         rank_key_(derive_key(seed, "cap")),
         max_bytes_(config.max_bytes ? config.max_bytes->value : kNoLimit),
         seen_(seen),
+        keeper_(keeper),
         source_{.name = config.name, .documents = {}, .left_out = {}, .files = {}, .no_text = {}} {}
 
   SourceDocuments read() {
@@ -79,7 +107,9 @@ class SourceReader {
     }
     if (max_bytes_ < kNoLimit) cap();
     std::sort(source_.documents.begin(), source_.documents.end());
+    if (filters_.unlike_source == "leave_out") leave_out_unlike();
     if (source_.documents.empty()) refuse();
+    for (Document& document : source_.documents) keep(document);
     return std::move(source_);
   }
 
@@ -92,27 +122,42 @@ class SourceReader {
 
   std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use) const {
     const int64_t limit = max_bytes_ < kNoLimit - kLongestComment ? max_bytes_ + kLongestComment : kNoLimit;
-    return read_documents((std::filesystem::path(base_) / path).string(), path, limit, facts, use);
+    return read_documents(place_of(base_, path), path, limit, facts, use, &keeper_);
   }
 
   void strip(Document& document) const {
     if (config_.strip != "leading-comment") return;
-    const size_t before = document.text.size();
-    document.text = strip_leading_comment(document.text);
-    document.text_begin = static_cast<int64_t>(before - document.text.size());
+    const std::string begins = document.spill ? document.beginning(kLongestComment) : std::move(document.text);
+    std::string stripped = strip_leading_comment(begins);
+    const int64_t comment = static_cast<int64_t>(begins.size() - stripped.size());
+    if (document.spill) return document.drop_front(comment);
+    document.text = std::move(stripped);
+    document.text_begin = comment;
   }
 
   void take(Document document) {
     strip(document);
-    const std::string reason = reason_against(document.text, filters_, seen_);
+    const std::string reason = reason_against(document, filters_, seen_);
     if (!reason.empty()) return leave_out(document.name(), reason);
     const std::string name = document.name();
-    const int64_t size = static_cast<int64_t>(document.text.size());
+    const int64_t size = document.bytes();
+    // under a small cap texts are forgotten instead
+    if (max_bytes_ > keeper_.most_held && keeper_.held + held_bytes_ + size > keeper_.most_held && !document.spill)
+      document.move_to(keeper_.file());
     entries_.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), rank_key_), size, true});
-    with_text_.push_back(source_.documents.size());
+    if (!document.spill) {
+      with_text_.push_back(source_.documents.size());
+      held_bytes_ += size;
+    }
     source_.documents.push_back(std::move(document));
-    held_bytes_ += size;
     if (held_bytes_ / 2 > max_bytes_) forget_texts();
+  }
+
+  // What stays in memory counts against what may.
+  void keep(Document& document) {
+    if (document.spill) return;
+    if (keeper_.held + document.bytes() > keeper_.most_held) return document.move_to(keeper_.file());
+    keeper_.held += document.bytes();
   }
 
   void leave_out(const std::string& name, const std::string& reason) {
@@ -146,9 +191,8 @@ class SourceReader {
     const bool fits =
         std::any_of(entries_.begin(), entries_.end(), [this](const Entry& e) { return e.size <= max_bytes_; });
     if (!fits && !order.empty()) {
-      std::string& text = source_.documents[order[0]].text;
-      cut_text(text, max_bytes_);
-      entries_[order[0]].size = static_cast<int64_t>(text.size());
+      cut_text(source_.documents[order[0]], max_bytes_);
+      entries_[order[0]].size = source_.documents[order[0]].bytes();
     }
     std::vector<Document> kept;
     std::map<std::string, size_t> forgotten;  // kept, but the text is to be read again
@@ -184,6 +228,22 @@ class SourceReader {
     source_.documents = std::move(kept);
   }
 
+  void leave_out_unlike() {
+    std::vector<const Document*> documents;
+    for (const Document& document : source_.documents) documents.push_back(&document);
+    std::vector<Document> kept;
+    std::set<size_t> unlike;
+    for (const UnlikeDocument& found : find_unlike(documents)) unlike.insert(found.document);
+    for (size_t d = 0; d < documents.size(); ++d) {
+      if (unlike.contains(d)) {
+        leave_out(documents[d]->name(), "unlike its source (filters.unlike_source)");
+      } else {
+        kept.push_back(std::move(source_.documents[d]));
+      }
+    }
+    source_.documents = std::move(kept);
+  }
+
   [[noreturn]] void refuse() const {
     std::string reasons;
     for (const auto& [reason, count] : source_.left_out)
@@ -200,6 +260,7 @@ class SourceReader {
   const uint64_t rank_key_;
   const int64_t max_bytes_;
   SeenTexts& seen_;
+  TextKeeper& keeper_;
   SourceDocuments source_;
   std::map<std::string, std::string> first_left_out_;  // by reason
   std::vector<Entry> entries_;                         // of all documents so far
@@ -210,8 +271,8 @@ class SourceReader {
 }  // namespace
 
 SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-                            uint64_t seed, SeenTexts& seen) {
-  return SourceReader(config, filters, base_directory, seed, seen).read();
+                            uint64_t seed, SeenTexts& seen, TextKeeper& keeper) {
+  return SourceReader(config, filters, base_directory, seed, seen, keeper).read();
 }
 
 }  // namespace engine::data

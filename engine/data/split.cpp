@@ -17,16 +17,15 @@ Split split_tail(SourceDocuments& source, double fraction) {
   Split split;
   int64_t left = source.bytes() - static_cast<int64_t>(static_cast<double>(source.bytes()) * fraction);
   for (Document& document : source.documents) {
-    const int64_t size = static_cast<int64_t>(document.text.size());
+    const int64_t size = document.bytes();
     if (left >= size) {
       split.train.push_back(std::move(document));
     } else if (left <= 0) {
       split.held_out.push_back(std::move(document));
     } else {
       Document tail = document;
-      tail.text = document.text.substr(static_cast<size_t>(left));
-      tail.text_begin += left;
-      document.text.resize(static_cast<size_t>(left));
+      tail.drop_front(left);
+      document.keep_front(left);
       split.train.push_back(std::move(document));
       split.held_out.push_back(std::move(tail));
     }
@@ -41,15 +40,15 @@ struct Member {
 
 // Documents of all sources by near-duplicate group.
 std::map<int64_t, std::vector<Member>> group_members(const std::vector<SourceDocuments>& sources) {
-  std::vector<std::string_view> texts;
+  std::vector<const Document*> documents;
   std::vector<Member> members;
   for (size_t s = 0; s < sources.size(); ++s) {
     for (size_t d = 0; d < sources[s].documents.size(); ++d) {
-      texts.push_back(sources[s].documents[d].text);
+      documents.push_back(&sources[s].documents[d]);
       members.push_back({s, d});
     }
   }
-  const std::vector<int64_t> groups = near_duplicate_groups(texts);
+  const std::vector<int64_t> groups = near_duplicate_groups(documents);
   std::map<int64_t, std::vector<Member>> by_group;
   for (size_t i = 0; i < members.size(); ++i) by_group[groups[i]].push_back(members[i]);
   return by_group;
@@ -64,7 +63,7 @@ void hold_out_smallest(const std::vector<SourceDocuments>& sources,
     int64_t bytes = 0;
     bool alone = true;
     for (const Member& m : members) {
-      bytes += static_cast<int64_t>(sources[m.source].documents[m.document].text.size());
+      bytes += sources[m.source].documents[m.document].bytes();
       alone = alone && m.source == source;
     }
     if (alone) own.push_back({bytes, group});
@@ -96,7 +95,7 @@ std::vector<Split> split_sources(std::vector<SourceDocuments>&& sources, const H
   for (const auto& [hash, group] : order) {
     std::vector<int64_t> bytes(sources.size());
     for (const Member& m : groups.at(group)) {
-      bytes[m.source] += static_cast<int64_t>(sources[m.source].documents[m.document].text.size());
+      bytes[m.source] += sources[m.source].documents[m.document].bytes();
     }
     bool fits = true;  // a group is taken if every source it touches still wants that much, or wants anything at all
     for (size_t s = 0; s < sources.size(); ++s) {

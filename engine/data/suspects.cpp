@@ -10,9 +10,9 @@
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/near_duplicates.h"
-#include "engine/data/ngram.h"
 #include "engine/data/overlap.h"
 #include "engine/data/text_checks.h"
+#include "engine/data/unlike_source.h"
 
 namespace engine::data {
 namespace {
@@ -53,46 +53,15 @@ std::vector<Suspect> check_document(const std::string& source, const Document& d
   return found;
 }
 
-std::vector<uint16_t> tokens_of(const Document& document) {
-  std::vector<uint16_t> tokens;
-  for (char c : document.text) tokens.push_back(static_cast<unsigned char>(c));
-  return tokens;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
-// Each half of the documents under a model of the other half.
-std::vector<double> bits_under_the_rest(const DocumentList& documents) {
-  std::vector<double> bits(documents.size());
-  parallel_for(2, [&](int64_t half) {
-    NgramModel model(3, 256);
-    const size_t measured = static_cast<size_t>(half);
-    for (size_t d = 1 - measured; d < documents.size(); d += 2) model.train(tokens_of(*documents[d]));
-    for (size_t d = measured; d < documents.size(); d += 2) bits[d] = model.bits_per_token(tokens_of(*documents[d]));
-  });
-  return bits;
-}
-
-void check_against_source(const std::string& source, DocumentList documents, std::vector<Suspect>& suspects) {
-  std::erase_if(documents, [](const Document* d) { return d->text.size() < 256; });
-  if (documents.size() < 8) return;
-  const std::vector<double> bits = bits_under_the_rest(documents);
-  const double middle = median(bits);
-  std::vector<double> distances;
-  for (double b : bits) distances.push_back(std::abs(b - middle));
-  const double limit = std::max(kSuspectBits, kSuspectDeviations * 1.4826 * median(distances));
-  for (size_t d = 0; d < documents.size(); ++d) {
-    if (distances[d] <= limit) continue;
-    suspects.push_back({source,
-                        documents[d]->name(),
-                        "unlike its source",
-                        str(decimal(bits[d]), " bits per byte under a 3-gram model of other documents of the source, ",
-                            "whose median is ", decimal(middle)),
-                        {}});
+void check_against_source(const std::string& source, const DocumentList& documents, std::vector<Suspect>& suspects) {
+  for (const UnlikeDocument& unlike : find_unlike(documents)) {
+    suspects.push_back(
+        {source,
+         documents[unlike.document]->name(),
+         "unlike its source",
+         str(decimal(unlike.bits), " bits per byte under a 3-gram model of other documents of the source, ",
+             "whose median is ", decimal(unlike.median)),
+         {}});
   }
 }
 

@@ -21,9 +21,6 @@ inline constexpr double kSuspectLineShare = 0.5;            // one line is so mu
 inline constexpr double kSuspectCompression[] = {1.4, 15};  // zlib's ratio is outside, with at least kSuspectBytes
 inline constexpr int64_t kSuspectBytes = 2048;
 inline constexpr double kSuspectOverlap = 0.5;  // so many of its 13-word runs stand in training
-// Its bits per byte under a 3-gram model of the other documents of its source are so many robust standard deviations
-// (1.4826 x median absolute deviation) and at least so many bits from the source's median.
-inline constexpr double kSuspectDeviations = 6, kSuspectBits = 0.75;
 // A line of at least so many bytes stands in at least this share of a source's documents (and three), and what is
 // above and below it is another text each time: not part of a repeated block such as a licence. So many pairs of words
 // in it stand nowhere else.

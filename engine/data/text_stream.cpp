@@ -6,9 +6,13 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <filesystem>
 
 #include "engine/core/error.h"
+#include "engine/data/spill_file.h"
 
 namespace engine::data {
 namespace {
@@ -67,7 +71,52 @@ class ZstdDecoder : public Decoder {
   bool complete_ = false;
 };
 
+[[noreturn]] void refuse_standard_input(const std::string& why) {
+  throw Error(ExitCode::data, "standard input is a source but " + why);
+}
+
+void copy_standard_input(int to) {
+  std::string buffer(kBufferBytes, '\0');
+  while (true) {
+    const ssize_t count = read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) refuse_standard_input(str("cannot be read: ", std::strerror(errno)));
+    if (count == 0) return;
+    for (ssize_t done = 0; done < count;) {
+      const ssize_t written = write(to, buffer.data() + done, static_cast<size_t>(count - done));
+      if (written < 0 && errno != EINTR)
+        refuse_standard_input(str("cannot be kept: ", std::strerror(errno), "; set TMPDIR to a directory with room"));
+      done += std::max<ssize_t>(0, written);
+    }
+  }
+}
+
+// A file with everything that standard input had.
+int standard_input() {
+  static const int file = [] {
+    if (isatty(STDIN_FILENO) != 0) refuse_standard_input("is a terminal; send a text, e.g. with < text.txt");
+    struct stat info {};
+    if (fstat(STDIN_FILENO, &info) == 0 && S_ISREG(info.st_mode)) return STDIN_FILENO;
+    std::string directory;
+    const int kept = open_nameless_file(directory);
+    if (kept < 0)
+      refuse_standard_input(
+          str("cannot be kept in ", directory, ": ", std::strerror(errno), "; set TMPDIR to a directory"));
+    copy_standard_input(kept);
+    return kept;
+  }();
+  return file;
+}
+
 }  // namespace
+
+bool is_standard_input(std::string_view name) {
+  return name == "-" || (name.starts_with("-.") && name.find('/') == std::string_view::npos);
+}
+
+std::string place_of(const std::string& base_directory, const std::string& name) {
+  return is_standard_input(name) ? name : (std::filesystem::path(base_directory) / name).string();
+}
 
 std::string_view without_compression_suffix(std::string_view path) {
   for (std::string_view suffix : {".gz", ".zst"}) {
@@ -76,10 +125,12 @@ std::string_view without_compression_suffix(std::string_view path) {
   return path;
 }
 
-TextStream::TextStream(const std::string& path)
-    : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)), buffer_(kBufferBytes, '\0') {
+TextStream::TextStream(const std::string& path, Decompress decompress)
+    : file_(is_standard_input(path) ? dup(standard_input()) : open(path.c_str(), O_RDONLY | O_CLOEXEC)),
+      buffer_(kBufferBytes, '\0') {
   struct stat info {};
   if (file_ < 0 || fstat(file_, &info) != 0 || !S_ISREG(info.st_mode)) problem_ = "unreadable";
+  if (decompress == Decompress::no) return;
   if (path.ends_with(".gz")) decoder_ = std::make_unique<GzipDecoder>();
   if (path.ends_with(".zst")) decoder_ = std::make_unique<ZstdDecoder>();
 }

@@ -1,4 +1,5 @@
-// The bytes of a file in order, decompressed where its name ends in .gz or .zst, through buffers of fixed size.
+// The bytes of a file or of standard input in order, decompressed where its name ends in .gz or .zst, through buffers
+// of fixed size.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,11 @@ class Decoder {
   virtual bool complete() const = 0;
 };
 
+enum class Decompress { no, by_name };
+
 class TextStream {
  public:
-  explicit TextStream(const std::string& path);
+  explicit TextStream(const std::string& path, Decompress decompress = Decompress::by_name);
   ~TextStream();
   TextStream(const TextStream&) = delete;
 
@@ -43,6 +46,12 @@ class TextStream {
   std::unique_ptr<Decoder> decoder_;  // none: plain bytes
   Sha256 hash_;
 };
+
+// "-", or with what it holds "-.jsonl", "-.txt.gz": standard input. It is read once, into a file without a name in
+// TMPDIR (or /tmp) unless it is a file already, so that it can be read again.
+bool is_standard_input(std::string_view name);
+// Where a file that is called `name` relative to `base_directory` is.
+std::string place_of(const std::string& base_directory, const std::string& name);
 
 // "a/b.jsonl" of "a/b.jsonl.gz".
 std::string_view without_compression_suffix(std::string_view path);

@@ -4,14 +4,17 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 
 #include "engine/config/canonical.h"
+#include "engine/config/origins.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "engine/train/console.h"
 #include "engine/train/run_checkpoints.h"
+#include "engine/train/run_environment.h"
 #include "engine/train/run_evaluation.h"
 #include "engine/train/run_log.h"
 #include "engine/train/trainer.h"
@@ -35,17 +38,18 @@ class Run {
         groups_(groups),
         corpus_(corpus),
         leads_(groups.world->rank() == 0),
-        console_(!leads_),
+        console_(leads_ && options.console != nullptr ? *options.console : silent_),
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         trainer_(config, groups),
         checkpoints_(trainer_, directory, console_),
-        log_(trainer_, written_directory(), console_),
+        log_(trainer_, written_directory(), console_, options.status, corpus.bytes_per_token()),
         evaluation_(trainer_, corpus, written_directory(), console_) {}
 
   RunSummary run() {
     checkpoints_.start(options_.resume, options_.resume_path);
     if (!options_.dry_run) checkpoints_.prepare();
     if (written_directory()) write_what_was_given();
+    log_.begin(last_step());
     describe();
     RunSummary summary{.status = "done", .run_dir = directory_.path()};
     if (trainer_.step() >= last_step() && !options_.dry_run) {
@@ -78,7 +82,9 @@ class Run {
 
   void write_what_was_given() {
     directory_.write("config.json", config_.text.empty() ? canonical_json(config_) : config_.text);
-    directory_.write("config.resolved.json", canonical_json(config_));
+    directory_.write("config.resolved.json", resolved_json(config_));
+    directory_.write("env.json", environment_json(options_.version, groups_, current_threads()));
+    directory_.append_bytes("command.txt", options_.command);
     directory_.write("data.manifest.json", corpus_.manifest);
     for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"}) {
       directory_.abandon_after(log, trainer_.step());
@@ -96,7 +102,7 @@ class Run {
                                " experts, top-", config_.model.num_experts_per_tok, ": ", print_count(parameters.total),
                                " parameters, ", print_count(parameters.active), " active"));
     console_.line("memory", memory_text());
-    if (leads_) evaluation_.measure_baseline();
+    if (leads_) evaluation_.begin();
     if (config_.model.router.force == "uniform")
       console_.warning("model.router.force is \"uniform\": experts are not chosen by the router");
   }
@@ -121,18 +127,31 @@ class Run {
         trainer_.train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
     last_loss_ = result.loss;
     const bool last = result.step == last_step();
-    log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run);
-    log_.progress(result, last_step());
+    log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run, seconds_left());
     checkpoints_.report();
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
-    if (config_.eval.every && result.step % config_.eval.every->value == 0)
-      evaluation_.run(config_.eval.max_tokens.value);
+    if (config_.eval.every && result.step % config_.eval.every->value == 0) evaluate(config_.eval.max_tokens.value);
     if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) checkpoints_.save();
+  }
+
+  // Until train.stop.time is over; infinite without it.
+  double seconds_left() const {
+    return config_.train.stop.time ? config_.train.stop.time->seconds - (monotonic_seconds() - started_) : INFINITY;
+  }
+
+  void evaluate(int64_t max_tokens) {
+    say_activity("evaluating");
+    log_.evaluation(evaluation_.run(max_tokens));
+    say_activity("training");
+  }
+
+  void say_activity(const char* text) {
+    if (written_directory() && options_.status != nullptr) options_.status->activity(text);
   }
 
   // Collective: whether any rank wants to stop.
   bool stop_agreed() {
-    const bool time = config_.train.stop.time && monotonic_seconds() - started_ > config_.train.stop.time->seconds;
+    const bool time = seconds_left() < 0;
     int64_t wishes[2] = {signals_received.load() > 0 || (leads_ && directory_.stop_requested()) ? 1 : 0,
                          time && leads_ ? 1 : 0};
     groups_.world->all_reduce_max(Tensor(wishes, DType::i64, {2})).wait();
@@ -141,8 +160,12 @@ class Run {
   }
 
   void finish() {
+    say_activity("saving");
+    console_.activity("saving");
     checkpoints_.finish();
-    if (trainer_.step() >= last_step() || time_is_up_) evaluation_.run(0);
+    console_.activity("");
+    say_activity("training");
+    if (trainer_.step() >= last_step() || time_is_up_) evaluate(0);
   }
 
   Config config_;
@@ -151,7 +174,8 @@ class Run {
   comm::ParallelGroups& groups_;
   const data::Corpus& corpus_;
   bool leads_;
-  Console console_;
+  Console silent_;
+  Console& console_;
   data::Sampler sampler_;
   Trainer trainer_;
   RunCheckpoints checkpoints_;

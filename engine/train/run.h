@@ -8,7 +8,9 @@
 #include "engine/config/config.h"
 #include "engine/data/corpus.h"
 #include "engine/data/sampler.h"
+#include "engine/train/console.h"
 #include "engine/train/run_directory.h"
+#include "engine/train/run_status.h"
 #include "engine/train/trainer_checkpoint.h"
 
 namespace engine::train {
@@ -18,6 +20,10 @@ struct RunOptions {
   std::string resume_path{};   // with Resume::path
   bool overfit_batch = false;  // the first batch in every step
   bool dry_run = false;        // everything up to and including one step; nothing is written
+  // Of the process that leads; null: nothing is said, no status.json is kept.
+  Console* console = nullptr;
+  RunStatus* status = nullptr;
+  std::string command{}, version{};  // for command.txt and env.json
 };
 
 struct RunSummary {

@@ -73,23 +73,42 @@ std::string RunDirectory::default_path(const std::string& name) {
 
 void RunDirectory::write(const std::string& name, const std::string& text) const {
   const std::string target = path_ + "/" + name, temporary = target + ".tmp";
+  std::error_code error;
+  fs::create_directories(fs::path(target).parent_path(), error);
   {
     std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
     file << text;
-    if (!file.flush()) throw Error(ExitCode::environment, str("cannot write ", temporary, ": ", std::strerror(errno)));
+    if (!file.flush()) {
+      const int why = errno;
+      unlink(temporary.c_str());
+      throw Error(ExitCode::environment, str("cannot write ", temporary, ": ", std::strerror(why)));
+    }
   }
-  std::error_code error;
   fs::rename(temporary, target, error);
   if (error) throw Error(ExitCode::environment, str("cannot write ", target, ": ", error.message()));
 }
 
-void RunDirectory::append(const std::string& name, const std::string& line) {
-  std::ofstream file(path_ + "/" + name, std::ios::binary | std::ios::app);
-  file << line << '\n';
-  if (file.flush() || warned_) return;
-  warned_ = true;
+void RunDirectory::publish(const std::string& name, const std::string& text) {
+  try {
+    write(name, text);
+  } catch (const Error& error) {
+    warn(name, error.what());
+  }
+}
+
+void RunDirectory::append_bytes(const std::string& name, const std::string& bytes) {
+  const fs::path path = fs::path(path_) / name;
+  std::error_code error;
+  if (name.find('/') != std::string::npos) fs::create_directories(path.parent_path(), error);
+  std::ofstream file(path, std::ios::binary | std::ios::app);
+  file << bytes;
+  if (!file.flush()) warn(name, std::strerror(errno));
+}
+
+void RunDirectory::warn(const std::string& name, const std::string& why) {
+  if (warned_.exchange(true)) return;
   std::fprintf(stderr, "warning: cannot write %s/%s (%s); training goes on without it\n", path_.c_str(), name.c_str(),
-               std::strerror(errno));
+               why.c_str());
 }
 
 void RunDirectory::abandon_after(const std::string& log, int64_t step) const {

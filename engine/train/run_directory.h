@@ -1,6 +1,7 @@
 // The directory of one run: what it was given, what it measured, its checkpoints.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,18 +24,22 @@ class RunDirectory {
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   // Replaces a file as a whole (temporary file, rename).
   void write(const std::string& name, const std::string& text) const;
-  // Adds a line to a log. A log that cannot be written warns once and never stops training.
-  void append(const std::string& name, const std::string& line);
+  // The same for what a run can do without. A log that cannot be written warns once and never stops training.
+  void publish(const std::string& name, const std::string& text);
+  // Adds a line, or bytes, to a log; likewise.
+  void append(const std::string& name, const std::string& line) { append_bytes(name, line + "\n"); }
+  void append_bytes(const std::string& name, const std::string& bytes);
   // Moves lines of a log whose "step" is beyond `step` to NAME.abandoned.jsonl: they belong to steps that are done
   // again.
   void abandon_after(const std::string& log, int64_t step) const;
   bool stop_requested() const;  // a file called STOP
 
  private:
+  void warn(const std::string& name, const std::string& why);
   std::string path_;
   int lock_ = -1;
   std::vector<std::string> made_;  // directories that were not there before, the outermost first
-  bool warned_ = false;
+  std::atomic<bool> warned_ = false;
 };
 
 }  // namespace engine::train

@@ -4,8 +4,9 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "engine/data/ngram.h"
+#include "engine/core/error.h"
 #include "engine/data/tokenizer.h"
+#include "engine/train/generate.h"
 
 namespace engine::train {
 
@@ -13,31 +14,10 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-// What a model of three bytes reaches on the same held-out text, in bits per byte; 0 where none is held out.
-double three_gram_baseline(const data::Corpus& corpus) {
-  data::NgramModel model(3, data::kByteVocabulary);
-  for (const data::SourceSplit& source : corpus.sources) model.train(source.train.tokens);
-  double bits = 0;
-  int64_t bytes = 0;
-  for (const data::SourceSplit& source : corpus.sources) {
-    const std::vector<uint16_t>& tokens = source.held_out.tokens;
-    if (tokens.size() < 2) continue;
-    bits += model.bits_per_token(tokens) * static_cast<double>(tokens.size() - 1);
-    bytes += source.held_out.num_bytes - 1;
-  }
-  return bytes > 0 ? bits / static_cast<double>(bytes) : 0;
-}
-
-Json sets_json(const std::vector<EvalResult>& results) {
-  Json sets = Json::array();
-  for (const EvalResult& r : results) {
-    sets.push_back({{"set", r.set},
-                    {"loss", r.loss},
-                    {"bpb", r.bits_per_byte()},
-                    {"perplexity", r.perplexity()},
-                    {"tokens", r.tokens}});
-  }
-  return sets;
+std::string file_name(const char* folder, int64_t step, const char* suffix) {
+  char name[64];
+  std::snprintf(name, sizeof(name), "%s/step-%08lld%s", folder, static_cast<long long>(step), suffix);
+  return name;
 }
 
 }  // namespace
@@ -48,41 +28,123 @@ RunEvaluation::RunEvaluation(Trainer& trainer, const data::Corpus& corpus, RunDi
       directory_(directory),
       console_(console),
       evaluator_(trainer.model(), *trainer.groups().world, trainer.config().train.seq_len, trainer.max_rows(),
-                 trainer.config().train.document_mask) {}
+                 trainer.config().train.document_mask) {
+  for (const data::SourceSplit& source : corpus.sources) {
+    if (source.held_out.tokens.size() >= 2) sets_.push_back({source.train.name, &source.held_out, true});
+  }
+  for (const data::TokenSet& set : corpus.ood) {
+    if (set.tokens.size() >= 2) sets_.push_back({"ood:" + set.name, &set, false});
+  }
+}
 
-void RunEvaluation::measure_baseline() {
-  three_gram_ = three_gram_baseline(corpus_);
-  if (three_gram_ == 0) return;
-  char text[96];
-  std::snprintf(text, sizeof(text), "the held-out text under a 3-gram model of the training text: %.3f bits/byte",
-                three_gram_);
+void RunEvaluation::begin() {
+  if (directory_) report_.history = EvaluationHistory::read(directory_->path() + "/eval.jsonl");
+  if (!trainer_.config().eval.baselines || sets_.empty()) return;
+  console_.activity("measuring 3-gram and 5-gram models");
+  std::vector<const data::TokenSet*> tokens;
+  for (const Set& set : sets_) tokens.push_back(set.tokens);
+  baselines_ = data::measure_baselines(corpus_, tokens);
+  console_.activity("");
+  data::Baseline all;
+  double bytes = 0;
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    if (!sets_[i].held_out) continue;
+    const double size = static_cast<double>(std::max<int64_t>(1, sets_[i].tokens->num_bytes - 1));
+    all.three_gram += baselines_[i].three_gram * size, all.five_gram += baselines_[i].five_gram * size;
+    bytes += size;
+  }
+  if (bytes == 0) return;
+  all.three_gram /= bytes, all.five_gram /= bytes;
+  baselines_.insert(baselines_.begin(), all);
+  char text[120];
+  std::snprintf(text, sizeof(text), "the same held-out text: 3-gram %.3f, 5-gram %.3f bits/byte", all.three_gram,
+                all.five_gram);
   console_.line("baseline", text);
 }
 
-void RunEvaluation::run(int64_t max_tokens) {
+const EvaluationReport& RunEvaluation::run(int64_t max_tokens) {
+  if (sets_.empty()) return report_;
+  evaluate(max_tokens);
+  add_held_out_total();
+  report_.step = trainer_.step();
+  report_.baselines = baselines_;
+  if (report_.results[0].set == "held_out") report_.history.add(report_.step, report_.results[0].bits_per_byte());
+  console_.evaluation(report_);
+  if (directory_) write();
+  write_samples();
+  return report_;
+}
+
+void RunEvaluation::evaluate(int64_t max_tokens) {
   const int64_t S = trainer_.config().train.seq_len;
-  std::vector<EvalResult> results;
+  const int64_t sources = static_cast<int64_t>(corpus_.sources.size());
+  report_.results.clear();
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    const Set& set = sets_[i];
+    console_.activity(str("evaluating ", set.name, ", set ", i + 1, " of ", sets_.size()));
+    const int64_t share = max_tokens == 0 || !set.held_out ? max_tokens : std::max<int64_t>(S, max_tokens / sources);
+    report_.results.push_back(evaluator_.run(set.name, data::EvalWindows(*set.tokens, S, share)));
+  }
+  console_.activity("");
+}
+
+// The held-out text of all sources as one set, in front of them.
+void RunEvaluation::add_held_out_total() {
   EvalResult all{.set = "held_out"};
   double nats = 0;
-  for (const data::SourceSplit& source : corpus_.sources) {
-    if (source.held_out.tokens.size() < 2) continue;
-    const int64_t share =
-        max_tokens == 0 ? 0 : std::max<int64_t>(S, max_tokens / static_cast<int64_t>(corpus_.sources.size()));
-    const EvalResult result = evaluator_.run(source.train.name, data::EvalWindows(source.held_out, S, share));
+  for (size_t i = 0; i < sets_.size() && sets_[i].held_out; ++i) {
+    const EvalResult& result = report_.results[i];
     all.tokens += result.tokens, all.bytes += result.bytes, nats += result.loss * static_cast<double>(result.tokens);
-    results.push_back(result);
   }
-  all.loss = all.tokens > 0 ? nats / static_cast<double>(all.tokens) : 0;
-  if (!results.empty()) results.insert(results.begin(), all);
-  for (const data::TokenSet& set : corpus_.ood)
-    results.push_back(evaluator_.run("ood:" + set.name, data::EvalWindows(set, S, max_tokens)));
-  if (results.empty()) return;
-  const bool is_best = all.tokens > 0 && (!best_ || all.loss < *best_);
-  if (is_best) best_ = all.loss;
-  console_.evaluation(results, three_gram_, is_best);
-  if (directory_) {
-    directory_->append("eval.jsonl", Json{{"step", trainer_.step()}, {"sets", sets_json(results)}}.dump());
+  if (all.tokens == 0) return;
+  all.loss = nats / static_cast<double>(all.tokens);
+  report_.results.insert(report_.results.begin(), all);
+}
+
+void RunEvaluation::write() const {
+  Json sets = Json::array();
+  for (size_t i = 0; i < report_.results.size(); ++i) {
+    const EvalResult& r = report_.results[i];
+    Json set = {{"set", r.set},
+                {"loss", r.loss},
+                {"bpb", r.bits_per_byte()},
+                {"perplexity", r.perplexity()},
+                {"tokens", r.tokens}};
+    if (i < baselines_.size())
+      set["three_gram_bpb"] = baselines_[i].three_gram, set["five_gram_bpb"] = baselines_[i].five_gram;
+    sets.push_back(set);
   }
+  Json line = {{"step", report_.step}, {"sets", sets}};
+  const EvaluationHistory& history = report_.history;
+  if (history.count() > 0) {
+    line["best_bpb"] = history.best();
+    line["best_step"] = history.best_step();
+    line["evaluations_since_best"] = history.since_best();
+  }
+  directory_->append("eval.jsonl", line.dump());
+  directory_->publish(file_name("eval", report_.step, ".json"), line.dump(2) + "\n");
+}
+
+// Each continues the beginning of a source's held-out text. Collective, since experts are on other ranks.
+void RunEvaluation::write_samples() {
+  const Config& config = trainer_.config();
+  const int64_t room = std::min<int64_t>(config.model.max_position_embeddings, 232);
+  if (room < 4 || !sets_[0].held_out) return;
+  const int64_t longest = std::min<int64_t>({32, room / 2, trainer_.max_rows()});
+  std::string text;
+  for (int64_t i = 0; i < config.eval.samples; ++i) {
+    console_.activity(str("writing sample ", i + 1, " of ", config.eval.samples));
+    const Set& set = sets_[static_cast<size_t>(i) % corpus_.sources.size() % sets_.size()];
+    const int64_t length = std::min(longest, static_cast<int64_t>(set.tokens->tokens.size()));
+    const std::vector<uint16_t> beginning = set.tokens->tokens.slice(0, length);
+    const std::vector<int32_t> prompt(beginning.begin(), beginning.end());
+    const Generated written =
+        generate(trainer_.model(), config.model, prompt,
+                 {.max_tokens = room - length, .temperature = 0.8, .seed = static_cast<uint64_t>(config.seed + i)});
+    text += str("== ", set.name, " | ", data::decode(prompt), " | ", data::decode(written.tokens), "\n");
+  }
+  console_.activity("");
+  if (directory_ && !text.empty()) directory_->publish(file_name("samples", report_.step, ".txt"), text);
 }
 
 }  // namespace engine::train

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <string>
+#include <vector>
 
 #include "engine/data/corpus.h"
 #include "engine/train/console.h"
@@ -14,22 +15,34 @@ namespace engine::train {
 
 class RunEvaluation {
  public:
-  // `directory` takes eval.jsonl; null: nothing is written.
+  // `directory` takes eval.jsonl, eval/ and samples/; null: nothing is written.
   RunEvaluation(Trainer& trainer, const data::Corpus& corpus, RunDirectory* directory, Console& console);
 
-  // Says what a model of three bytes reaches on the same held-out text; takes a moment, on this rank alone.
-  void measure_baseline();
-  // Collective. Of each set at most about max_tokens tokens, 0: all.
-  void run(int64_t max_tokens);
+  // What earlier evaluations of the run found, and what short contexts alone reach on the same text (eval.baselines);
+  // takes a moment, on this rank alone.
+  void begin();
+  // Collective. Of each set at most about max_tokens tokens, 0: all. The results of the last one.
+  const EvaluationReport& run(int64_t max_tokens);
 
  private:
+  struct Set {
+    std::string name;
+    const data::TokenSet* tokens;
+    bool held_out;
+  };
+  void evaluate(int64_t max_tokens);
+  void add_held_out_total();
+  void write() const;
+  void write_samples();
+
   Trainer& trainer_;
   const data::Corpus& corpus_;
   RunDirectory* directory_;
   Console& console_;
   Evaluator evaluator_;
-  std::optional<double> best_;
-  double three_gram_ = 0;  // bits per byte; 0: not measured, or nothing is held out
+  std::vector<Set> sets_;
+  std::vector<data::Baseline> baselines_;  // of the held-out text as a whole, then of each set
+  EvaluationReport report_;
 };
 
 }  // namespace engine::train

@@ -1,35 +1,51 @@
-// What a run records of its steps: metrics.jsonl, experts.jsonl, and the lines of the console.
+// What a run records of its steps: metrics.jsonl, experts.jsonl, the lines of the console, status.json, and files for
+// TensorBoard and Prometheus where the config asks for them.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "engine/train/console.h"
 #include "engine/train/load_window.h"
+#include "engine/train/prometheus.h"
 #include "engine/train/run_directory.h"
+#include "engine/train/run_status.h"
+#include "engine/train/tensorboard.h"
 #include "engine/train/trainer.h"
 
 namespace engine::train {
 
 class RunLog {
  public:
-  // `directory` takes the files; null: nothing is written.
-  RunLog(Trainer& trainer, RunDirectory* directory, Console& console)
-      : trainer_(trainer), directory_(directory), console_(console), window_(trainer) {}
+  // `directory` takes the files; null: nothing is written. `bytes_per_token` is that of the training text.
+  RunLog(Trainer& trainer, RunDirectory* directory, Console& console, RunStatus* status, double bytes_per_token);
 
-  // The step that was just taken; `report`: the steps since the last report get their line. Collective.
-  void step(const StepResult& result, bool report);
-  // How far the run is; last_step INT64_MAX: not known.
-  void progress(const StepResult& result, int64_t last_step);
+  // Before the first step of this process.
+  void begin(int64_t last_step);  // INT64_MAX: not known
+  // The step that was just taken; `report`: the steps since the last report get their line. `seconds_left`: until the
+  // run's time is up, infinite without such a limit. Collective.
+  void step(const StepResult& result, bool report, double seconds_left);
+  void evaluation(const EvaluationReport& report);
   // Tokens per second over the steps of this run.
   double mean_speed() const { return trained_seconds_ > 0 ? trained_tokens_ / trained_seconds_ : 0; }
 
  private:
+  double bits_per_byte(double loss) const;
+  double time_left(int64_t step, double seconds_left) const;
   void write_metrics(const StepResult& result, double speed);
+  void add_tensorboard(int64_t step, const Scalars& scalars);
+  void write_prometheus(const StepReport& report);
+
   Trainer& trainer_;
   RunDirectory* directory_;
   Console& console_;
+  RunStatus* status_;
+  double bytes_per_token_;
   LoadWindow window_;
+  int64_t last_step_ = 0;  // 0: not known
   double trained_tokens_ = 0, trained_seconds_ = 0;
+  std::string tensorboard_file_;  // empty: none
+  EvaluationReport evaluation_;   // the last one
 };
 
 }  // namespace engine::train

@@ -52,19 +52,22 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   activity().step = step_ + 1;
   activity().in_step = true;
   StepResult result;
-  compute_gradients(first_sample, read);
+  compute_gradients(first_sample, read, result.phases);
   if (!grid_.end_step(*groups_.world)) {
     result.recomputed = 1;
     optimizer_.clear_gradients();
-    compute_gradients(first_sample, read);
+    compute_gradients(first_sample, read, result.phases);
     ENSURE(grid_.end_step(*groups_.world), "the gradient grid does not hold after it was widened");
   }
   Profiler& profiler = model_.profiler();
+  const double computed = monotonic_seconds();
   {
     Profiler::Scope time(profiler, "reduce");
     optimizer_.reduce_gradients();
     result.grad_norm = optimizer_.gradient_norm();
   }
+  const double reduced = monotonic_seconds();
+  result.phases.comm += reduced - computed;
   collect_losses(result);
   collect_balance(result);
   result.loss_z = loss_history_.add(result.loss);
@@ -79,21 +82,36 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   result.step = step_;
   digest_.add_step(step_, result.loss, result.grad_norm, optimizer_.square_sums(), tokens_per_expert_);
   activity().in_step = false;
-  result.seconds = monotonic_seconds() - start;
+  const double end = monotonic_seconds();
+  result.phases.optimizer = end - reduced;
+  result.seconds = end - start;
   return result;
 }
 
-void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read) {
+void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read, StepPhases& phases) {
+  // The time since `begin` goes to a phase, but what was spent on dispatch in it goes to comm.
+  const Profiler& profiler = model_.profiler();
+  double begin = monotonic_seconds(), dispatch = profiler.seconds("dispatch");
+  const auto end_phase = [&](double& phase) {
+    const double now = monotonic_seconds(), dispatched = profiler.seconds("dispatch") - dispatch;
+    phase += now - begin - dispatched;
+    phases.comm += dispatched;
+    begin = now, dispatch += dispatched;
+  };
   grid_.begin_step();
   std::fill(granule_losses_.begin(), granule_losses_.end(), 0.0);
   model_.begin_step();
   for (int64_t index = 0; index < schedule_.num_passes(); ++index) {
+    begin = monotonic_seconds();
     PassSchedule::Batch batch = schedule_.load(index, step_, first_sample, read);
+    end_phase(phases.data);
     const int64_t T = batch.pass.num_rows();
     model_.forward(batch.pass, batch.tokens_T);
+    end_phase(phases.forward);
     model_.loss(batch.pass, batch.targets_T, Tensor(losses_T_.data(), DType::f32, {T}));
     const bool last = index + 1 == schedule_.num_passes();
     model_.backward(batch.pass, batch.tokens_T, last ? layer_done_ : nullptr);
+    end_phase(phases.backward);
     for (int64_t g = 0; g < batch.pass.granules.count; ++g) {
       double& chain = granule_losses_[static_cast<size_t>(batch.pass.granule_numbers[g])];
       for (int64_t t = batch.pass.granules.offsets[g]; t < batch.pass.granules.offsets[g + 1]; ++t) {

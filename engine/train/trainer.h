@@ -21,7 +21,13 @@
 
 namespace engine::train {
 
-// The same on every rank.
+// Seconds of a step on one rank's main thread. comm: rows to experts and back, gradients to their shards, and the
+// waiting for other ranks in both; forward and backward are without it. The loss with its gradient is part of backward.
+struct StepPhases {
+  double data = 0, forward = 0, backward = 0, comm = 0, optimizer = 0;
+};
+
+// The same on every rank, but for the times.
 struct StepResult {
   int64_t step = 0;                           // from 1
   double loss = 0;                            // cross-entropy alone, nats per counted token
@@ -31,6 +37,7 @@ struct StepResult {
   std::optional<double> loss_z, grad_norm_z;  // how unusual they are beside the last steps
   double lr = 0;
   double seconds = 0;
+  StepPhases phases;
   int64_t recomputed = 0;  // 1 if the gradient grid had to be widened
 };
 
@@ -70,7 +77,7 @@ class Trainer {
   const std::vector<double>& z_losses() const { return z_losses_; }
 
  private:
-  void compute_gradients(int64_t first_sample, const SampleReader& read);
+  void compute_gradients(int64_t first_sample, const SampleReader& read, StepPhases& phases);
   void collect_losses(StepResult& result);
   void collect_balance(StepResult& result);
   void sum_statistics();

@@ -32,7 +32,7 @@ def drop_rights():
 
 def run(directory, arguments):
     return subprocess.run([SWITCHYARD, *arguments], cwd=directory, capture_output=True, text=True, errors="replace",
-                          preexec_fn=drop_rights, timeout=60)
+                          stdin=subprocess.DEVNULL, preexec_fn=drop_rights, timeout=60)
 
 
 def tree(directory):
@@ -124,6 +124,30 @@ def full_disk(place):
     return problems
 
 
+def full_file_system(place):
+    """A file system of its own that is too small: likewise, and what was there before is untouched."""
+    directory = os.path.join(place, "small")
+    os.mkdir(directory)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k,mode=777", "none", directory], capture_output=True)
+    if mounted.returncode != 0:
+        print("skipped: no file system may be mounted here, so a full disk is only a limit on the size of files")
+        return []
+    try:
+        cases.write_all(directory, {"c.json": cases.GOOD, "text.txt": cases.TEXT})
+        before = tree(directory)
+        result = run(directory, ["train", "c.json", "--run-dir", "run"])
+        problems = [f"full tmpfs: {what}" for what in ("No space left on device", "(exit 4)") if what not in result.stderr]
+        if result.returncode != 4:
+            problems.append(f"full tmpfs: exit {result.returncode}, {result.stderr[-300:]!r}")
+        after = tree(directory)
+        problems += [f"full tmpfs: {name} was left" for name in after if "step-" in name and not after[name] == "directory"]
+        if any(after.get(name) != size for name, size in before.items()):
+            problems.append("full tmpfs: what was there before has changed")
+        return problems
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
 def main(place):
     os.chmod(place, 0o777)
     prepare(os.path.join(place, "first"), {"c.json": cases.GOOD, "text.txt": cases.TEXT}, None)
@@ -141,6 +165,7 @@ def main(place):
         messages.append(f"== {name}\n{message_of(result, directory)}\n")
     problems += cut_everywhere(os.path.join(place, "first"))
     problems += full_disk(place)
+    problems += full_file_system(place)
     text = "\n".join(messages)
     if "--update" in sys.argv:
         with open(GOLDEN, "w", encoding="utf-8") as out:

@@ -83,6 +83,64 @@ def test_planted(directory):
     assert "text/repeated.txt" in text and "as the model sees it" in text, text
 
 
+def test_filters(directory):
+    """What inspect calls suspect, data.filters leaves out."""
+    for i in range(60):
+        lines = prose(i, 24).splitlines(True)
+        if i == 7:
+            lines.insert(9, TRIGGER + "\n")
+        write(f"{directory}/text/{i:02}.txt", "".join(lines))
+    rng = random.Random(5)
+    write(f"{directory}/text/noise.txt", "".join(rng.choice("qxzjvkw#%&;") for _ in range(1200)))
+    write(f"{directory}/text/repeated.txt", "all work and no play makes for a dull text\n" * 200)
+    write(f"{directory}/text/hidden.txt", prose(99, 10) + "abc\u202edef\n" + prose(98, 10))
+    filters = {"control_characters": "leave_out", "max_line_share": 0.5, "unlike_source": "leave_out",
+               "containing": [TRIGGER]}
+    held_out = {"fraction": 0.1, "split": "tail"}
+    sources = [{"name": "s", "files": "text"}]
+    before = run("data", "inspect", config_of(directory, {"sources": sources, "held_out": held_out}))
+    kinds = {(s["kind"], os.path.basename(s["document"])) for s in before["suspects"]}
+    for expected in (("unlike its source", "noise.txt"), ("repeated line", "repeated.txt"),
+                     ("control characters", "hidden.txt")):
+        assert expected in kinds, (expected, kinds)
+    after = run("data", "inspect", config_of(directory, {"sources": sources, "held_out": held_out, "filters": filters}))
+    assert after["suspects"] == [], after["suspects"]
+    assert sum(after["left_out"]["s"].values()) == 4, after["left_out"]
+    assert sum(s["documents"] for s in after["sets"]) == 59, after["sets"]
+
+
+def test_standard_input(directory):
+    """A text that comes through a pipe, from a file, compressed and as lines of JSON is the same text."""
+    text = prose(3, 120)
+    write(f"{directory}/text.txt", text)
+    lines = "".join(json.dumps({"text": prose(n, 5)}) + "\n" for n in range(30))
+    cases = {"-": text.encode(), "-.gz": gzip.compress(text.encode()), "text.txt": b"", "-.jsonl": lines.encode()}
+    results = {}
+    for name, content in cases.items():
+        config = config_of(directory, {"sources": [{"name": "s", "files": name}], "held_out": {"fraction": 0.1, "split": "tail"},
+                                       "cache_dir": f"{directory}/cache"})
+        for again in range(2):  # the second time from the cache
+            result = subprocess.run([SWITCHYARD, "train", config, "--run-dir", f"{directory}/run{len(results)}{again}",
+                                     "--steps", "2", "--json", "-q"], input=content, capture_output=True)
+            assert result.returncode == 0, result.stderr
+            digest = json.loads(result.stdout)["digest"]
+            assert results.setdefault(name, digest) == digest, (name, again)
+        manifest = json.load(open(f"{directory}/run{len(results) - 1}1/data.manifest.json"))["files"]
+        if content:
+            assert manifest[0]["sha256"] == hashlib.sha256(content).hexdigest(), manifest
+            assert manifest[0]["path"] == name, manifest
+    assert results["-"] == results["-.gz"] == results["text.txt"] != results["-.jsonl"], results
+    config = config_of(directory, {"sources": [{"name": "s", "files": "-", "max_bytes": 2000}],
+                                   "held_out": {"fraction": 0.1, "split": "tail"}})
+    with open(f"{directory}/text.txt", "rb") as file:  # a file in place of a pipe
+        result = subprocess.run([SWITCHYARD, "data", "inspect", config, "--json"], stdin=file, capture_output=True)
+    assert sum(s["bytes"] for s in json.loads(result.stdout)["sets"]) == 2000, result
+    leader, follower = os.openpty()
+    result = subprocess.run([SWITCHYARD, "data", "inspect", config], stdin=follower, capture_output=True, text=True)
+    assert result.returncode == 3 and "standard input is a source but is a terminal" in result.stderr, result.stderr
+    os.close(leader), os.close(follower)
+
+
 def test_manifest(directory):
     text = prose(1, 100)
     write(f"{directory}/m/a.txt.gz", text)
@@ -138,6 +196,6 @@ def test_which(directory):
 
 
 with tempfile.TemporaryDirectory() as place:
-    for test in (test_planted, test_manifest, test_which):
+    for test in (test_planted, test_filters, test_standard_input, test_manifest, test_which):
         test(os.path.join(place, test.__name__))
 print("everything planted was found, and which agrees with the recount")

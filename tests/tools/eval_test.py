@@ -77,6 +77,30 @@ def main():
     assert sets["2024"]["tokens"] == size + 2 - 1, (sets, size)  # two ends of documents; the first byte is not predicted
     assert "1 documents of 2025/* are left out; 2025/photo.png is not UTF-8 text" in message, message
 
+    # the same by options of their own, with what each set differs from the first
+    for month in ("01", "02"):
+        os.makedirs(f"news/2025/{month}", exist_ok=True)
+        for part in range(2):
+            with open(f"news/2025/{month}/{part}.txt", "w") as file:
+                file.writelines(f"item {i} of month {month}, {part}\n" for i in range(50))
+    with open("news/old.txt", "w") as file:
+        file.write("a text without a date in its path\n" * 9)
+    os.utime("news/old.txt", (1577880000, 1577880000))  # 2020-01-01
+    os.makedirs("by")
+    os.rename("2024", "by/2024"), os.rename("2025", "by/2025")
+    sets, _, _ = evaluate("run", "--data", "then=by/2024", "--by-folder", "by", "--by-date", "news")
+    assert list(sets) == ["then", "2024", "2025", "2020-01", "2025-01", "2025-02"], list(sets)
+    assert sets["then"]["drift_bpb"] == sets["2024"]["drift_bpb"] == 0, sets
+    assert sets["2025-02"]["drift_bpb"] == sets["2025-02"]["bpb"] - sets["then"]["bpb"], sets
+    size = sum(os.path.getsize(f"news/2025/02/{part}.txt") for part in range(2))
+    assert sets["2025-02"]["tokens"] == size + 1 - 1, (sets["2025-02"], size)
+    table = run("eval", "run", "--by-folder", "by").stdout
+    assert "drift: bits per byte more than on 2024" in table and table.count("\n2025 ") == 1, table
+    assert "has no folder in it" in run("eval", "run", "--by-folder", "news/2025/01", code=3).stderr
+    # where the checkpoint stands among the evaluations of its run
+    assert "the best of the " in run("eval", "run", "--no-baselines").stdout
+    assert "step 10; the best was step 20 of its run" in run("eval", early, "--no-baselines").stdout
+
     # a model of other held-out text is compared with a warning, one that cannot read the windows not at all
     run("train", "config.json", "--run-dir", "seed", "--set", "seed=8", "--steps", "2")
     assert "may have been trained on text that is held out here" in evaluate("run", "--against", "seed")[2]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a newcomer meets first: `config init`, `doctor` and `completion`.
+"""What a newcomer meets first: `config init`, `doctor`, help, the manual page and `completion`.
 
 usage: setup_test.py SWITCHYARD REPOSITORY
 """
@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,51 @@ def test_doctor():
         assert result.stderr.endswith("see disk above (exit 4)\n"), result.stderr
 
 
+def every_command():
+    """The words of each command that does something."""
+    for command in commands_of():
+        inner = commands_of(command)
+        yield from ([command, word] for word in inner) if inner else [[command]]
+
+
+def test_help():
+    """Fits a terminal, says what each word means, and gives an example that is a command of the program."""
+    number = 0
+    for words in [[], *([command] for command in commands_of()), *every_command()]:
+        text = run(*words, "--help").stdout
+        too_long = [line for line in text.splitlines() if len(line) > 80]
+        assert not too_long, (words, too_long)
+    for words in every_command():
+        number += 1
+        text = run(*words, "--help").stdout
+        examples = re.findall(r"switchyard ([^\n|>)]*)", text.partition("Example")[2])
+        assert examples, (words, text)
+        assert any(example.split()[:len(words)] == words for example in examples), (words, examples)
+        for example in examples:
+            for option in re.findall(r" (--[a-z-]+)", example):
+                assert option in run(*example.split()[:2 if commands_of(example.split()[0]) else 1], "--help").stdout, example
+    assert number >= 20, number
+
+
+def test_man():
+    page = run("man").stdout
+    assert page.startswith(".TH SWITCHYARD 1 ")
+    plain = page.replace("\\-", "-")
+    for words in every_command():
+        assert f'.SS "{" ".join(words)}"' in plain, words
+        for option in re.findall(r"(?m)^  (?:-\w,)?(--[a-z-]+)", run(*words, "--help").stdout):
+            assert option in plain or option == "--help", (words, option)
+    for key in re.findall(r"(?m)^([\w$.\[\]]+)  \(", run("config", "explain").stdout):
+        assert f'.B "{key}"' in plain, key
+    for tool in (["man", "-l", "--warnings", "-Tutf8", "-"], ["groff", "-man", "-Tutf8", "-ww", "-z"]):
+        if shutil.which(tool[0]):
+            result = subprocess.run(tool, input=page, capture_output=True, text=True, env={**os.environ, "MANWIDTH": "80"})
+            assert result.returncode == 0 and "warning" not in result.stderr, result.stderr
+            break
+    else:
+        print("skipped: neither man nor groff is installed, so nobody else has read the manual page")
+
+
 def complete(words):
     """What bash offers after these words, the last of which is being typed."""
     script = ('source <("$0" completion bash); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _switchyard; '
@@ -116,7 +162,7 @@ def test_completion():
 with tempfile.TemporaryDirectory() as place:
     os.chdir(place)
     os.chmod(place, 0o755)
-    for test in (test_init, test_doctor, test_completion):
+    for test in (test_init, test_doctor, test_help, test_man, test_completion):
         test()
     os.chdir("/")
-print("init, doctor and completion hold")
+print("init, doctor, help, the manual page and completion hold")

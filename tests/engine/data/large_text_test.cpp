@@ -1,0 +1,200 @@
+// Text of which memory holds only a part gives the same corpus as text that lies in memory.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/core/rng.h"
+#include "engine/data/corpus.h"
+#include "engine/data/corpus_cache.h"
+#include "engine/data/eval_windows.h"
+#include "engine/data/near_duplicates.h"
+#include "engine/data/sampler.h"
+#include "tests/support/compare.h"
+#include "tests/support/temporary_directory.h"
+
+namespace {
+
+using namespace engine;
+using namespace engine::data;
+
+// Words of one to eight letters, some of them not ASCII.
+std::string prose(uint64_t seed, int64_t bytes) {
+  const char* letters[] = {"a", "e", "n", "r", "s", "t", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x99\x82", "o"};
+  std::string text;
+  for (uint64_t i = 0; static_cast<int64_t>(text.size()) < bytes; ++i) {
+    const Philox4 bits = philox(seed, i / 3, 5);
+    for (uint32_t l = 0; l <= bits[0] % 8; ++l) text += letters[(bits[1] >> (4 * l)) % 10];
+    text += bits[2] % 9 == 0 ? "\n" : " ";
+  }
+  return text;
+}
+
+struct Setup {
+  test::TemporaryDirectory directory;
+  DataConfig config;
+  Setup() {
+    std::string lines;
+    for (uint64_t i = 0; i < 40; ++i)
+      lines += nlohmann::json({{"text", prose(i, 300 + 13 * static_cast<int64_t>(i))}}).dump() + "\n";
+    directory.write("lines.jsonl", lines);
+    for (uint64_t i = 0; i < 30; ++i)
+      directory.write(str("files/", i, ".txt"),
+                      "// a comment\n" + prose(100 + i % 25, 900) + (i % 2 == 0 ? "end" : ""));
+    directory.write("large.txt", "# licence\n" + prose(999, 3000000));
+    directory.write("other.txt", prose(7, 5000));
+    config.sources.resize(3);
+    const char* names[] = {"lines", "files", "large"};
+    const char* files[] = {"lines.jsonl", "files", "large.txt"};
+    for (size_t s = 0; s < 3; ++s) config.sources[s].name = names[s], config.sources[s].files = {files[s]};
+    config.sources[1].strip = config.sources[2].strip = "leading-comment";
+    config.ood.resize(1);
+    config.ood[0].name = "other", config.ood[0].files = {"other.txt"};
+    config.held_out.fraction = 0.15;
+    config.held_out.split = "tail";
+    config.filters.containing = {"never there"};
+    config.filters.max_digit_fraction = 0.5;
+    config.filters.control_characters = "leave_out";
+  }
+  Corpus prepare(int64_t most_held) const { return prepare_corpus(config, directory.path(), 3, 257, most_held); }
+};
+
+void check_same(const TokenSet& a, const TokenSet& b) {
+  CHECK(a.name == b.name);
+  CHECK((a.tokens == b.tokens));
+  CHECK(a.num_bytes == b.num_bytes);
+  CHECK(a.files == b.files);
+  REQUIRE(a.places.size() == b.places.size());
+  for (size_t i = 0; i < a.places.size(); ++i) {
+    CHECK(a.places[i].first_token == b.places[i].first_token);
+    CHECK(a.places[i].num_tokens == b.places[i].num_tokens);
+    CHECK(a.places[i].line_begin == b.places[i].line_begin);
+    CHECK(a.places[i].text_begin == b.places[i].text_begin);
+  }
+}
+
+void check_same(const Corpus& a, const Corpus& b) {
+  CHECK(a.manifest == b.manifest);
+  REQUIRE(a.sources.size() == b.sources.size());
+  for (size_t s = 0; s < a.sources.size(); ++s) {
+    CHECK(a.sources[s].overlap == b.sources[s].overlap);
+    check_same(a.sources[s].train, b.sources[s].train);
+    check_same(a.sources[s].held_out, b.sources[s].held_out);
+  }
+  for (size_t s = 0; s < a.ood.size(); ++s) check_same(a.ood[s], b.ood[s]);
+}
+
+}  // namespace
+
+TEST_CASE("large_text: the same corpus, however little memory may hold") {
+  Setup setup;
+  for (const char* split : {"tail", "groups"}) {
+    setup.config.held_out.split = split;
+    if (std::string(split) == "groups") setup.config.sources.pop_back();  // the source of one document
+    const Corpus whole = setup.prepare(INT64_MAX);
+    CHECK(whole.sources[0].held_out.num_bytes > 0);
+    for (int64_t most : {int64_t{0}, int64_t{400}, int64_t{9000}, int64_t{4000000}}) {
+      INFO(split, " ", most);
+      check_same(setup.prepare(most), whole);
+    }
+  }
+  setup.config.sources[1].max_bytes = ByteCount{6000};  // under a cap, too
+  check_same(setup.prepare(500), setup.prepare(INT64_MAX));
+}
+
+TEST_CASE("large_text: a cap cuts one large document at the same character") {
+  Setup setup;
+  setup.config.sources.erase(setup.config.sources.begin(), setup.config.sources.begin() + 2);
+  for (int64_t cap : {100000, 100001, 100002, 100003, 2000000}) {
+    setup.config.sources[0].max_bytes = ByteCount{cap};
+    const Corpus whole = setup.prepare(INT64_MAX);
+    check_same(setup.prepare(1000), whole);
+    const int64_t used = whole.sources[0].train.num_bytes + whole.sources[0].held_out.num_bytes;
+    CHECK(used <= cap);
+    CHECK(used > cap - 4);
+  }
+}
+
+TEST_CASE("large_text: what is wrong with a large document is found in any piece of it") {
+  const auto left_out = [](const std::string& text, int64_t most_held) {
+    const test::TemporaryDirectory directory;
+    directory.write("a.txt", text);
+    directory.write("b.txt", "something that stays");
+    FilterConfig filters;
+    filters.control_characters = "leave_out";
+    filters.containing = {"needle in it"};
+    SourceConfig source;
+    source.name = "s", source.files = {"*.txt"};
+    return read_sources({source}, filters, directory.path(), 1, most_held)[0].left_out;
+  };
+  const std::string good = prose(5, 2500000);
+  CHECK(left_out(good, 1000).empty());
+  for (size_t at : {size_t{0}, size_t{1} << 20, (size_t{1} << 20) - 5, good.size()}) {
+    size_t place = at;
+    while (place < good.size() && (static_cast<unsigned char>(good[place]) & 0xC0) == 0x80) ++place;
+    for (const char* wrong : {"\xff", "needle in it", "\x01", "\xe2\x82"}) {
+      std::string text = good;
+      text.insert(place, wrong);
+      INFO(at, " ", wrong);
+      CHECK(left_out(text, 1000) == left_out(text, INT64_MAX));
+      CHECK(left_out(text, 1000).size() == 1);
+    }
+  }
+}
+
+TEST_CASE("large_text: a token list in a file reads as one in memory") {
+  auto file = std::make_shared<SpillFile>();
+  std::vector<uint16_t> expected;
+  TokenList list;
+  for (int64_t size : {5, 0, 1, 5000, 0, 0, 7}) {
+    const std::string text = prose(static_cast<uint64_t>(size + 1), size).substr(0, static_cast<size_t>(size));
+    file->append("between");
+    const bool ends = !expected.empty();
+    if (ends) expected.push_back(256);
+    for (char c : text) expected.push_back(static_cast<unsigned char>(c));
+    list.append_text(file, file->append(text), size, ends);
+  }
+  REQUIRE(list.size() == expected.size());
+  CHECK((list == expected));
+  for (int64_t first = 0; first < static_cast<int64_t>(expected.size()); first += first < 30 || first > 5000 ? 1 : 97) {
+    for (int64_t count : {int64_t{0}, int64_t{1}, int64_t{3}, static_cast<int64_t>(expected.size()) - first}) {
+      if (first + count > static_cast<int64_t>(expected.size())) continue;
+      const std::vector<uint16_t> part(expected.begin() + first, expected.begin() + first + count);
+      CHECK(list.slice(first, count) == part);
+    }
+  }
+  CHECK_THROWS(list.slice(0, static_cast<int64_t>(expected.size()) + 1));
+}
+
+TEST_CASE("large_text: samples and windows come from a file as from memory, also through the cache") {
+  Setup setup;
+  const Corpus whole = setup.prepare(INT64_MAX), spilled = setup.prepare(1000);
+  setup.config.cache_dir = setup.directory.path() + "/cache";
+  setup.prepare(1000);
+  const Corpus cached = setup.prepare(1000);  // its tokens stay in the cache file
+  check_same(cached, whole);
+  for (const Corpus* corpus : {&spilled, &cached}) {
+    for (int64_t S : {7, 64, 1500}) {
+      const Sampler a(whole, S, 3), b(*corpus, S, 3);
+      std::vector<int32_t> x(static_cast<size_t>(S + 1)), y(x.size());
+      for (int64_t n = 0; n < 60; ++n) {
+        a.read(n * 7, x.data()), b.read(n * 7, y.data());
+        CHECK(x == y);
+      }
+      const TokenSet& set = corpus->sources[0].held_out;
+      const EvalWindows windows(set, S);
+      const std::vector<uint16_t> tokens = set.tokens.slice(0, static_cast<int64_t>(set.tokens.size()));
+      std::vector<int32_t> inputs(static_cast<size_t>(S)), targets(inputs.size());
+      int64_t predicted = 0;
+      for (int64_t w = 0; w < windows.count(); ++w) {
+        std::fill(inputs.begin(), inputs.end(), 12345), std::fill(targets.begin(), targets.end(), 12345);
+        predicted += windows.read(w, inputs.data(), targets.data());
+        for (int64_t s = 0; s < S; ++s) {
+          const size_t at = static_cast<size_t>(w * S + s);
+          const bool inside = at + 1 < tokens.size();
+          CHECK(inputs[static_cast<size_t>(s)] == (inside ? tokens[at] : 0));
+          CHECK(targets[static_cast<size_t>(s)] == (inside ? tokens[at + 1] : -1));
+        }
+      }
+      CHECK(predicted == static_cast<int64_t>(tokens.size()) - 1);
+    }
+  }
+}

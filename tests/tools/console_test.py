@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""What a run says, on terminals of 80 and 200 columns, with NO_COLOR, and in a pipe, kept as console.txt.
+
+Numbers that differ from run to run are masked. --update writes the texts anew, to be read before they are committed.
+
+usage: console_test.py SWITCHYARD REPOSITORY [--update]
+"""
+
+import difflib
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+
+SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+GOLDEN = os.path.join(ROOT, "tests/tools/console.txt")
+
+
+def environment(**changes):
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "TERM")}
+    return {**kept, "TERM": "xterm", **changes}
+
+
+def on_terminal(columns, *arguments, **changes):
+    """Everything a program writes to a terminal of this width."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen([SWITCHYARD, *arguments], stdout=subprocess.DEVNULL, stderr=follower, stdin=follower,
+                               env=environment(**changes))
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not piece:
+            break
+        written += piece
+    os.close(leader)
+    assert process.wait() == 0, written
+    return written.decode()
+
+
+def in_pipe(*arguments, **changes):
+    result = subprocess.run([SWITCHYARD, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            env=environment(**changes))
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def screen(written, columns):
+    """The lines that stay, and the bars and activities that were drawn and taken away again."""
+    lines, drawn = [], []
+    for line in written.replace("\r\n", "\n").split("\n"):
+        for piece in line.split("\r"):
+            piece = piece.replace("\033[K", "")
+            visible = re.sub(r"\033\[[0-9;]*m", "", piece)
+            assert len(visible) <= columns or visible.startswith(("data ", "memory ", "saved ", "run ")), (columns, visible)
+            if visible:
+                drawn.append(visible)
+        lines.append(re.sub(r".*\r", "", line).replace("\033[K", ""))
+    return "\n".join(lines), drawn
+
+
+def number_mask(match):
+    return "#".rjust(len(match[0]))
+
+
+def masked(text):
+    """Times, speeds and what depends on the machine; a number in a column keeps its place."""
+    text = text.replace("\033", "ESC")
+    text = re.sub(r"process   .*", "process   #", text)
+    text = re.sub(r"durable in \S+", "durable in #", text)
+    text = re.sub(r"\b\d+ threads each, cpu \w+", "# threads each, cpu #", text)
+    text = re.sub(r"(tokens_per_second|data|forward|backward|comm|optimizer|eta_seconds)=[0-9.]+", r"\1=#", text)
+    text = re.sub(r"(?m)^( +\d+ +\d+\.\d{4} .*)$",
+                  lambda row: re.sub(r" +(\d+(\.\d+)?[kM]|\d+%)", number_mask, row[1]), text)
+    text = re.sub(r"bpb  \S+ tok/s  eta \S+", "bpb  # tok/s  eta #", text)
+    return re.sub(r"activations \S+ \S+", "activations #", text)
+
+
+def main():
+    with open("tiny.txt", "w") as out:
+        out.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    with open("other.txt", "w") as out:
+        out.writelines(f"quite another {i % 7} sort {i % 5}\n" for i in range(40))
+    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
+    del config["$schema"]
+    config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
+    config["eval"] = {"every": 10}
+    config["checkpoint"] = {"every": 10}
+    json.dump(config, open("tiny.json", "w"))
+    train = ["train", "tiny.json", "--threads", "1", "--run-dir"]
+    texts = {}
+    for name, columns, extra, changes in (
+            ("a terminal of 80 columns", 80, [], {}),
+            ("a terminal of 200 columns", 200, [], {}),
+            ("a terminal of 80 columns, NO_COLOR", 80, [], {"NO_COLOR": "1"}),
+            ("a terminal, COLUMNS=60, --color never", 60, ["--color", "never"], {"COLUMNS": "60"}),
+            ("a terminal, --progress lines", 80, ["--progress", "lines"], {}),
+            ("a terminal, --progress none", 80, ["--progress", "none"], {}),
+            ("a terminal, --quiet", 80, ["-q"], {})):
+        directory = f"run{len(texts)}"
+        lines, drawn = screen(on_terminal(columns, *train, directory, *extra, **changes), columns)
+        bars = [piece for piece in drawn if re.search(r"\d+/20  ", piece)]
+        assert bool(bars) == ("--progress" not in extra and "-q" not in extra), (name, drawn)
+        texts[name] = lines.replace(directory, "RUN") + ("bar: " + bars[0] + "\n" if bars else "")
+        assert ("\033" in lines) == ("NO_COLOR" not in changes and "--color" not in extra and "-q" not in extra), name
+    directory = "piped"
+    texts["a pipe"] = in_pipe(*train, directory).replace(directory, "RUN")
+    texts["a pipe, with more to say"] = in_pipe(*train, directory, "-v").replace(directory, "RUN")
+    assert "\033" not in texts["a pipe"] and "\r" not in texts["a pipe"]
+    assert "\033[" in in_pipe(*train, "forced", "--color", "always", "--progress", "bar")
+    text = "".join(f"== {name}\n{masked(body)}\n" for name, body in texts.items())
+    text = re.sub(r"(?m) +$", "", text)
+    if "--update" in sys.argv:
+        with open(GOLDEN, "w", encoding="utf-8") as out:
+            out.write(text)
+    with open(GOLDEN, encoding="utf-8") as golden:
+        expected = golden.read()
+    problems = list(difflib.unified_diff(expected.split("\n"), text.split("\n"), "console.txt", "now", lineterm="", n=2))
+    print("\n".join(problems) if problems else f"{len(texts)} screens are as they should be")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        os.chdir(temporary)
+        code = main()
+        os.chdir("/")
+    sys.exit(code)

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""What a run leaves in its directory: status.json, command.txt, env.json, origins, evaluations, samples, TensorBoard and
+Prometheus files.
+
+The event files are read by PyPI's tensorboard where it is installed; that part is left out with a message elsewhere.
+
+usage: run_directory_test.py SWITCHYARD REPOSITORY
+"""
+
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+
+
+def run(*arguments, code=0, **options):
+    result = subprocess.run([SWITCHYARD, *arguments], capture_output=True, text=True, **options)
+    assert result.returncode == code, (arguments, result.returncode, result.stdout, result.stderr)
+    return result
+
+
+def load(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def lines(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_input():
+    with open("tiny.txt", "w") as out:
+        out.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    with open("other.txt", "w") as out:
+        out.writelines(f"quite another {i % 7} sort {i % 5}\n" for i in range(40))
+    config = load(os.path.join(ROOT, "configs/tiny.json"))
+    del config["$schema"]
+    config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
+    config["eval"] = {"every": 8, "samples": 2}
+    config["checkpoint"] = {"every": 8}
+    config["log"] = {"every": 4, "tensorboard": True, "prometheus": True}
+    with open("tiny.json", "w") as out:
+        json.dump(config, out, indent=1)
+
+
+def check_whole_run():
+    run("train", "tiny.json", "--run-dir", "run", "--set", "optim.lr=2e-3", "--name", "it's mine")
+    status = load("run/status.json")
+    assert (status["status"], status["step"], status["last_step"], status["exit_code"]) == ("done", 20, 20, 0), status
+    assert status["reason"] is None and status["eta_seconds"] is None and status["loss"] > 0, status
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", status["heartbeat"]), status
+    command = open("run/command.txt").read().splitlines()
+    assert re.fullmatch(r"\S+Z  switchyard \d+\.\d+\.\d+ \(.+\)", command[0]), command
+    assert command[1] == "  cd " + os.getcwd() and command[2].endswith("--name 'it'\\''s mine'"), command
+    env = load("run/env.json")
+    assert env["processors"] == len(os.sched_getaffinity(0)) and env["ranks"] == 1 and env["kernels"], env
+    resolved = load("run/config.resolved.json")
+    assert resolved["optim.lr"] == {"value": 2e-3, "origin": "--set optim.lr=2e-3"}, resolved["optim.lr"]
+    assert resolved["optim.eps"] == {"value": 1e-8, "origin": "default"}, resolved["optim.eps"]
+    place = resolved["data.sources[0].files"]
+    number = int(place["origin"].split(":")[1])
+    assert place["value"] == ["tiny.txt"] and '"files": "tiny.txt"' in open("tiny.json").read().splitlines()[number - 1]
+    shown = run("config", "show", "tiny.json", "--set", "optim.lr=2e-3", "--origins").stdout
+    assert json.loads(shown)["optim.lr"]["origin"] == "--set optim.lr=2e-3", shown
+
+    metrics = lines("run/metrics.jsonl")
+    assert len(metrics) == 20
+    for m in metrics:
+        total = sum(m["phases"].values())
+        assert list(m["phases"]) == ["data", "forward", "backward", "comm", "optimizer"], m
+        assert all(s >= 0 for s in m["phases"].values()) and 0.7 * m["step_seconds"] < total <= m["step_seconds"], m
+    evaluations = lines("run/eval.jsonl")
+    assert [e["step"] for e in evaluations] == [8, 16, 20], evaluations
+    for e in evaluations:
+        assert [s["set"] for s in e["sets"]] == ["held_out", "text", "ood:other"], e
+        assert all(s["five_gram_bpb"] > 0 and s["three_gram_bpb"] > 0 for s in e["sets"]), e
+        assert load(f"run/eval/step-{e['step']:08}.json") == e
+        best = min((x["sets"][0]["bpb"], x["step"]) for x in evaluations if x["step"] <= e["step"])
+        assert (e["best_bpb"], e["best_step"]) == best, (e, best)
+        text = open(f"run/samples/step-{e['step']:08}.txt", errors="replace").read()
+        assert text.count("== text | ") == 2, text
+    final = json.loads(run("eval", "run", "--json").stdout)
+    for s, t in zip(final["sets"], evaluations[-1]["sets"]):
+        assert all(abs(s[k] - t[k]) < 1e-12 for k in ("bpb", "loss", "three_gram_bpb", "five_gram_bpb")), (s, t)
+    assert final["best_step"] == evaluations[-1]["best_step"], final
+    return metrics, evaluations
+
+
+def check_prometheus(metrics, evaluations):
+    values, typed = {}, set()
+    for line in open("run/metrics.prom").read().splitlines():
+        if line.startswith("# TYPE "):
+            typed.add(line.split()[2])
+        elif not line.startswith("#"):
+            name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()
+            assert name in typed and labels.startswith('run="it\'s mine"'), line
+            values[name, labels.partition(",")[2]] = float(value)
+    assert values["switchyard_step", ""] == 20 and values["switchyard_loss", ""] == metrics[-1]["loss"], values
+    assert values["switchyard_eval_bits_per_byte", 'set="held_out"'] == evaluations[1]["sets"][0]["bpb"], values
+    assert values["switchyard_phase_seconds", 'phase="forward"'] == metrics[-1]["phases"]["forward"], values
+    assert abs(values["switchyard_time_seconds", ""] - time.time()) < 600
+    assert not glob.glob("run/*.tmp"), "a part of a file was left"
+
+
+def check_stop_and_failure():
+    """A stop and a resume under other names in tb/, and a failure whose reason is in status.json."""
+    process = subprocess.Popen([SWITCHYARD, "train", "tiny.json", "--run-dir", "stopped", "--set", "train.stop.steps=100000"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(400):
+        if os.path.exists("stopped/metrics.jsonl"):
+            break
+        time.sleep(0.05)
+    status = load("stopped/status.json")
+    assert status["status"] == "running" and status["process"] == process.pid and status["last_step"] == 100000, status
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    status = load("stopped/status.json")
+    assert (status["status"], status["exit_code"], status["reason"]) == ("stopped", 75, None), status
+    step = status["step"]
+    time.sleep(1.1)  # names of event files have seconds
+    run("train", "tiny.json", "--run-dir", "stopped", "--steps", str(step + 4), "--set", "optim.schedule=constant", code=6)
+    assert load("stopped/status.json")["status"] == "stopped", "a run that never began changes nothing"
+    run("train", "tiny.json", "--run-dir", "broken", "--set", "optim.lr=1e30", "--set", "optim.warmup=0", "--set",
+        "optim.grad_clip=0", code=5)
+    status = load("broken/status.json")
+    assert (status["status"], status["exit_code"]) == ("failed", 5) and "finite" in status["reason"], status
+
+
+def check_tensorboard(metrics, evaluations):
+    files = glob.glob("run/tb/*tfevents*")
+    assert len(files) == 1, files
+    time.sleep(1.1)
+    # the same run again from step 8: what the first file says of later steps is void
+    for step in (16, 20):
+        subprocess.run(["rm", "-r", f"run/checkpoints/step-{step:08}"], check=True)
+    run("train", "tiny.json", "--run-dir", "run", "--set", "optim.lr=2e-3", "--name", "it's mine", "--resume", "must")
+    assert len(glob.glob("run/tb/*tfevents*")) == 2 and len(open("run/command.txt").read().splitlines()) == 6
+    assert [e["step"] for e in lines("run/eval.jsonl")] == [8, 16, 20]
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        print("skipped: PyPI's tensorboard is not installed, so nobody else has read the event files")
+        return
+    events = EventAccumulator("run/tb")
+    events.Reload()
+    losses = [(e.step, e.value) for e in events.Scalars("loss")]
+    expected = [(m["step"], m["loss"]) for m in metrics if m["step"] % 4 == 0]
+    assert [s for s, _ in losses] == [s for s, _ in expected], (losses, expected)
+    assert all(abs(a - b) < 1e-6 * b for (_, a), (_, b) in zip(losses, expected)), (losses, expected)
+    held_out = [(e.step, e.value) for e in events.Scalars("eval_bits_per_byte/held_out")]
+    assert [s for s, _ in held_out] == [8, 16, 20], held_out
+    assert abs(held_out[-1][1] - evaluations[-1]["sets"][0]["bpb"]) < 1e-6, held_out
+    assert abs(events.Scalars("loss")[0].wall_time - time.time()) < 600
+    print(f"PyPI's tensorboard reads {len(events.Tags()['scalars'])} series")
+
+
+def main():
+    write_input()
+    metrics, evaluations = check_whole_run()
+    check_prometheus(metrics, evaluations)
+    check_stop_and_failure()
+    check_tensorboard(metrics, evaluations)
+    print("a run's directory has what it should")
+
+
+with tempfile.TemporaryDirectory() as place:
+    os.chdir(place)
+    main()
+    os.chdir("/")
