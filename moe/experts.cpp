@@ -11,11 +11,11 @@ using engine::DType;
 namespace ops = engine::ops;
 
 Experts::Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
-                 const comm::ExpertRange& range)
+                 const std::vector<int64_t>& experts)
     : store_(store), hidden_size_(config.hidden_size), width_(config.moe_intermediate_size) {
   const double deviation = config.initializer_range;
   const double down = deviation / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
-  for (int64_t e = range.begin; e < range.end; ++e) {
+  for (int64_t e : experts) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".mlp.experts." + std::to_string(e) + ".";
     add(gate_proj_, prefix + "gate_proj.weight", width_, hidden_size_, deviation, layer);
     add(up_proj_, prefix + "up_proj.weight", width_, hidden_size_, deviation, layer);

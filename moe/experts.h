@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "comm/parallel_groups.h"
 #include "engine/config/config.h"
 #include "engine/core/growing_buffer.h"
 #include "engine/nn/packed_weight.h"
@@ -23,9 +22,9 @@ struct ExpertWorkspace {
 class Experts {
  public:
   // Registers model.layers.{i}.mlp.experts.{e}.{gate,up}_proj.weight [F, D] and .down_proj.weight [D, F] for the
-  // experts e of this rank.
+  // experts e of this rank, in increasing order.
   Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
-          const comm::ExpertRange& range);
+          const std::vector<int64_t>& experts);
 
   void reserve(int64_t rows, ExpertWorkspace& workspace);
   // Where dispatch puts the rows: valid until the next call.

@@ -23,6 +23,14 @@ std::string prefix(int64_t layer) {
   return "model.layers." + std::to_string(layer) + ".mlp.";
 }
 
+std::vector<int64_t> experts_on_rank(const std::vector<int32_t>& rank_of_expert, int rank) {
+  std::vector<int64_t> experts;
+  for (size_t e = 0; e < rank_of_expert.size(); ++e) {
+    if (rank_of_expert[e] == rank) experts.push_back(static_cast<int64_t>(e));
+  }
+  return experts;
+}
+
 RouterOptions router_options(const engine::ModelConfig& config) {
   return {.scores = config.scoring_func == "sigmoid" ? ScoreFunction::sigmoid : ScoreFunction::softmax,
           .normalize = config.norm_topk_prob,
@@ -61,8 +69,10 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
                     .dims = {config.num_experts, config.hidden_size},
                     .deviation = kRouterDeviation,
                     .layer = layer}),
-      dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size),
-      experts_(config, layer, store, comm::experts_of_rank(config.num_experts, ep.rank(), ep.size())),
+      dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size,
+                  shared.placement.layer(index_, config.num_experts, ep.size())),
+      experts_(config, layer, store,
+               experts_on_rank(shared.placement.layer(index_, config.num_experts, ep.size()), ep.rank())),
       statistics_(shared.granules_per_step, config.num_experts) {
   if (config.n_shared_experts > 0) {
     const double down = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));

@@ -16,6 +16,7 @@
 #include "moe/aux_loss.h"
 #include "moe/capacity.h"
 #include "moe/expert_bias.h"
+#include "moe/expert_placement.h"
 #include "moe/experts.h"
 #include "moe/load_statistics.h"
 #include "moe/router.h"
@@ -31,6 +32,7 @@ struct MoeShared {
   uint64_t seed = 0;
   int64_t granules_per_step = 1;
   double recv_headroom = 1;
+  ExpertPlacement placement;
   size_t num_layers = 0;  // MoE layers made so far
   RoutingObserver* observer = nullptr;
 };

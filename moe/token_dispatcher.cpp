@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "engine/core/error.h"
+#include "moe/expert_placement.h"
 #include "moe/permute.h"
 
 namespace moe {
@@ -18,17 +20,18 @@ int64_t sum(const std::vector<int64_t>& counts) {
 
 }  // namespace
 
-TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size)
-    : ep_(ep), num_experts_(num_experts), slots_(slots), hidden_size_(hidden_size) {
-  for (int rank = 0; rank < ep.size(); ++rank) {
-    const comm::ExpertRange range = comm::experts_of_rank(num_experts, rank, ep.size());
-    for (int64_t e = range.begin; e < range.end; ++e) {
-      rank_of_expert_.push_back(rank);
-      local_expert_.push_back(static_cast<int32_t>(e - range.begin));
-    }
-    if (rank == ep.rank()) num_local_experts_ = range.end - range.begin;
-  }
+TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
+                                 std::vector<int32_t> rank_of_expert)
+    : ep_(ep),
+      num_experts_(num_experts),
+      slots_(slots),
+      hidden_size_(hidden_size),
+      rank_of_expert_(rank_of_expert.empty() ? consecutive_experts(num_experts, ep.size())
+                                             : std::move(rank_of_expert)) {
   const size_t ranks = static_cast<size_t>(ep.size());
+  std::vector<int32_t> experts_of(ranks);
+  for (int32_t rank : rank_of_expert_) local_expert_.push_back(experts_of[static_cast<size_t>(rank)]++);
+  num_local_experts_ = experts_of[static_cast<size_t>(ep.rank())];
   send_rows_.resize(ranks), send_slots_.resize(ranks), recv_rows_.resize(ranks), recv_slots_.resize(ranks);
   granule_bases_.resize(ranks + 1);
   counts_sent_.resize(3 * ranks), counts_received_.resize(3 * ranks);

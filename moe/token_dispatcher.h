@@ -23,7 +23,9 @@ using engine::Tensor;
 
 class TokenDispatcher {
  public:
-  TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size);
+  // rank_of_expert: the rank of ep that holds each expert; none: consecutive experts on every rank.
+  TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
+                  std::vector<int32_t> rank_of_expert = {});
 
   // Memory for passes of max_rows rows on every rank and an even load times `headroom`; one rank needs no more.
   void reserve(int64_t max_rows, double headroom);
@@ -66,7 +68,7 @@ class TokenDispatcher {
 
   comm::Group& ep_;
   int64_t num_experts_, slots_, hidden_size_, num_local_experts_;
-  std::vector<int32_t> rank_of_expert_, local_expert_;
+  std::vector<int32_t> rank_of_expert_, local_expert_;  // and the number of an expert among those of its rank
 
   // home side
   std::vector<int32_t> sent_tokens_;             // by destination rank, then token

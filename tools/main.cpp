@@ -5,7 +5,6 @@
 #include <cstring>
 #include <exception>
 #include <memory>
-#include <new>
 
 #include "engine/core/error.h"
 #include "tools/command.h"

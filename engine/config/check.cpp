@@ -132,8 +132,6 @@ void check_run(const Config& c, Checker& check) {
   for (const SourceConfig& source : c.data.ood) {
     check.require(names.insert(source.name).second, "data.ood", "two sources are called \"", source.name, "\"");
   }
-  check.require(!c.parallel.expert_placement, "parallel.expert_placement",
-                "parallel.expert_placement is not there yet; leave it out");
   check.require(c.parallel.overlap_chunks == 1, "parallel.overlap_chunks",
                 "parallel.overlap_chunks is not there yet; leave it at 1");
 }

@@ -312,7 +312,9 @@ struct ParallelConfig {
   template <class Visitor>
   void fields(Visitor& v) {
     v("ep_size", ep_size, at_least(1), "ranks that together hold all experts; \"auto\": as many as divide the ranks");
-    v("expert_placement", expert_placement, any(), "a placement written by `experts simulate`");
+    v("expert_placement", expert_placement, any(),
+      "which rank holds which expert: a plan of `experts simulate`, or \"auto\": chosen anew at checkpoints; no bit "
+      "depends on it");
     v("overlap_chunks", overlap_chunks, at_least(1), "parts in which exchange and expert computation overlap");
     v("recv_headroom", recv_headroom, at_least(1.0),
       "rows received that memory is planned for, relative to an even load");
@@ -350,6 +352,7 @@ struct LogConfig {
   Count every{10};
   bool tensorboard = false;
   bool prometheus = false;
+  std::vector<int64_t> trace_steps, expert_trace_steps;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -357,6 +360,10 @@ struct LogConfig {
     v("tensorboard", tensorboard, any(), "event files for TensorBoard in tb/ of the run directory");
     v("prometheus", prometheus, any(),
       "metrics.prom in the run directory, for the textfile collector of Prometheus' node_exporter");
+    v("trace_steps", trace_steps, at_least(1),
+      "steps of which trace/step-N.json shows the phases of every rank, for Perfetto or chrome://tracing");
+    v("expert_trace_steps", expert_trace_steps, at_least(1),
+      "steps of which expert_trace.bin keeps the experts of every token, for `experts simulate`");
   }
 };
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/core/activity.h"
@@ -22,6 +23,18 @@ class Profiler {
     int64_t calls;
   };
   void add(const char* name, double seconds);
+
+  // One by one, for a trace: every scope that ends from record_events() on, the first `most` of them.
+  struct Event {
+    const char* name;
+    double start, seconds;  // monotonic
+  };
+  void record_events(size_t most) {
+    events_.clear();
+    events_.reserve(most);
+  }
+  std::vector<Event> take_events() { return std::exchange(events_, {}); }
+
   void clear() { phases_.clear(); }
   double seconds(std::string_view name) const;  // of a phase so far
   const std::vector<Phase>& phases() const { return phases_; }
@@ -34,7 +47,7 @@ class Profiler {
       activity().enter(name);
     }
     ~Scope() {
-      profiler_.add(name_, monotonic_seconds() - start_);
+      profiler_.finish(name_, start_);
       activity().enter(outer_);
     }
     Scope(const Scope&) = delete;
@@ -47,7 +60,13 @@ class Profiler {
   };
 
  private:
+  void finish(const char* name, double start) {
+    const double seconds = monotonic_seconds() - start;
+    add(name, seconds);
+    if (events_.size() < events_.capacity()) events_.push_back({name, start, seconds});
+  }
   std::vector<Phase> phases_;
+  std::vector<Event> events_;  // has room only while a trace is recorded
 };
 
 inline double Profiler::seconds(std::string_view name) const {

@@ -26,6 +26,8 @@ class Sampler {
     int64_t begin;  // first token in the source's training set
   };
   Place locate(int64_t sample) const;
+  // Only its source, at once.
+  size_t source_of(int64_t sample) const { return slot_source_[static_cast<size_t>(sample) % slot_source_.size()]; }
   // Slots of each source in the pattern.
   const std::vector<int64_t>& quotas() const { return quotas_; }
 

@@ -10,12 +10,14 @@
 
 namespace engine::model {
 
-Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep) : config_(config.model) {
+Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, moe::ExpertPlacement placement)
+    : config_(config.model) {
   const ModelConfig& model = config_;
   embedding_ = &store.add({.name = "model.embed_tokens.weight",
                            .dims = {model.vocabulary(), model.hidden_size},
                            .deviation = model.initializer_range});
   moe_shared_ = std::make_unique<moe::MoeShared>();
+  moe_shared_->placement = std::move(placement);
   moe_shared_->seed = static_cast<uint64_t>(config.seed);
   moe_shared_->granules_per_step = config.train.granules;
   moe_shared_->recv_headroom = config.parallel.recv_headroom;

@@ -19,7 +19,7 @@ class Model {
  public:
   // Registers every weight in `store`, the experts of this rank of `ep` only. Memory comes with store.commit()
   // and plan().
-  Model(const Config& config, nn::ParameterStore& store, comm::Group& ep);
+  Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, moe::ExpertPlacement placement = {});
 
   // Forgets what the MoE layers recorded; before the passes of a training step.
   void begin_step();
@@ -43,6 +43,7 @@ class Model {
 
   // The MoE layers in order; for statistics, expert biases and balance state.
   const std::vector<moe::MoeLayer*>& moe_layers() const { return moe_layers_; }
+  int64_t num_experts() const { return config_.num_experts; }
   // Shown what every MoE layer chooses; null: nobody is.
   void observe_routing(moe::RoutingObserver* observer) { moe_shared_->observer = observer; }
   moe::RoutingObserver* routing_observer() { return moe_shared_->observer; }

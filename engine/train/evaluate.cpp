@@ -40,6 +40,14 @@ int64_t Evaluator::load(const data::EvalWindows& windows, int64_t first, int64_t
   return bytes;
 }
 
+void Evaluator::routed(size_t layer, const nn::Pass&, ConstTensor topk_idx_TK) {
+  const size_t experts = tokens_per_expert_.size() / model_.moe_layers().size();
+  for (int64_t i = 0; i < topk_idx_TK.num_elements(); ++i) {
+    const int32_t expert = topk_idx_TK.i32()[i];
+    if (expert >= 0) ++tokens_per_expert_[layer * experts + static_cast<size_t>(expert)];
+  }
+}
+
 EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& windows) {
   const int64_t ranks = world_.size(), rank = world_.rank();
   const int64_t begin = windows.count() * rank / ranks, end = windows.count() * (rank + 1) / ranks;
@@ -47,6 +55,9 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
   EvalResult result{.set = name};
   result.window_nats.resize(static_cast<size_t>(windows.count()));  // each filled by one rank
   result.window_tokens.resize(static_cast<size_t>(windows.count()));
+  tokens_per_expert_.assign(model_.moe_layers().size() * static_cast<size_t>(model_.num_experts()), 0);
+  moe::RoutingObserver* other = model_.routing_observer();
+  model_.observe_routing(this);
   for (int64_t pass_begin = 0; pass_begin < most; pass_begin += max_windows_) {
     const int64_t first = std::min(begin + pass_begin, end), count = std::min(max_windows_, end - first);
     result.bytes += load(windows, first, count);
@@ -64,6 +75,10 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
       result.window_nats[window] += static_cast<double>(losses_[row]);
     }
   }
+  model_.observe_routing(other);
+  const int64_t counts = static_cast<int64_t>(tokens_per_expert_.size());
+  world_.all_reduce_sum(Tensor(tokens_per_expert_.data(), DType::i64, {counts})).wait();
+  result.tokens_per_expert = tokens_per_expert_;
   world_.all_reduce_sum(Tensor(result.window_nats.data(), DType::f64, {windows.count()})).wait();
   world_.all_reduce_sum(Tensor(result.window_tokens.data(), DType::i64, {windows.count()})).wait();
   world_.all_reduce_sum(Tensor(&result.bytes, DType::i64, {1})).wait();

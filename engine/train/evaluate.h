@@ -18,11 +18,12 @@ struct EvalResult {
   int64_t bytes = 0;                     // of them bytes of text
   std::vector<double> window_nats = {};  // summed over the tokens of each window
   std::vector<int64_t> window_tokens = {};
+  std::vector<int64_t> tokens_per_expert = {};  // [MoE layers][experts]
   double bits_per_byte() const;
   double perplexity() const;
 };
 
-class Evaluator {
+class Evaluator : private moe::RoutingObserver {
  public:
   // Passes of at most max_rows rows, for which the model's memory was planned.
   Evaluator(model::Model& model, comm::Group& world, int64_t seq_len, int64_t max_rows, bool document_mask);
@@ -31,6 +32,8 @@ class Evaluator {
   EvalResult run(const std::string& name, const data::EvalWindows& windows);
 
  private:
+  void restart() override {}
+  void routed(size_t layer, const nn::Pass& pass, ConstTensor topk_idx_TK) override;
   int64_t load(const data::EvalWindows& windows, int64_t first, int64_t count);
   model::Model& model_;
   comm::Group& world_;
@@ -39,6 +42,7 @@ class Evaluator {
   std::vector<int32_t> tokens_, targets_, positions_, document_starts_;
   std::vector<uint8_t> counted_;
   std::vector<float> losses_;
+  std::vector<int64_t> tokens_per_expert_;  // of the set under way
 };
 
 }  // namespace engine::train

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <optional>
 
 #include "engine/config/canonical.h"
 #include "engine/config/origins.h"
@@ -13,6 +14,7 @@
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "engine/train/console.h"
+#include "engine/train/placement_file.h"
 #include "engine/train/run_checkpoints.h"
 #include "engine/train/run_environment.h"
 #include "engine/train/run_evaluation.h"
@@ -23,6 +25,7 @@ namespace engine::train {
 namespace {
 
 std::atomic<int> signals_received{0};
+constexpr double kWorthMoving = 0.98;  // of the fullest ranks' rows
 
 void on_signal(int number) {
   if (signals_received.fetch_add(1) > 0) _exit(128 + number);
@@ -40,10 +43,11 @@ class Run {
         leads_(groups.world->rank() == 0),
         console_(leads_ && options.console != nullptr ? *options.console : silent_),
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
-        trainer_(config, groups),
-        checkpoints_(trainer_, directory, console_),
-        log_(trainer_, written_directory(), console_, options.status, corpus.bytes_per_token()),
-        evaluation_(trainer_, corpus, written_directory(), console_) {}
+        placement_(initial_placement(config, groups.ep->size())),
+        trainer_(std::in_place, config, groups, placement_),
+        checkpoints_(*trainer_, directory, console_),
+        log_(*trainer_, corpus, sampler_, written_directory(), console_, options.status),
+        evaluation_(*trainer_, corpus, written_directory(), console_) {}
 
   RunSummary run() {
     checkpoints_.start(options_.resume, options_.resume_path);
@@ -52,29 +56,29 @@ class Run {
     log_.begin(last_step());
     describe();
     RunSummary summary{.status = "done", .run_dir = directory_.path()};
-    if (trainer_.step() >= last_step() && !options_.dry_run) {
+    if (trainer_->step() >= last_step() && !options_.dry_run) {
       summary.status = "already done";
     } else {
-      while (trainer_.step() < last_step()) {
+      while (trainer_->step() < last_step()) {
         one_step();
         if (options_.dry_run) break;
         if (stop_agreed()) {
-          summary.status = trainer_.step() < last_step() && !time_is_up_ ? "stopped" : "done";
+          summary.status = trainer_->step() < last_step() && !time_is_up_ ? "stopped" : "done";
           break;
         }
       }
       if (!options_.dry_run) finish();
     }
-    summary.step = trainer_.step();
-    summary.tokens = trainer_.step() * config_.batch_tokens();
+    summary.step = trainer_->step();
+    summary.tokens = trainer_->step() * config_.batch_tokens();
     summary.loss = last_loss_;
     summary.tokens_per_second = log_.mean_speed();
-    summary.digest = trainer_.digest();
+    summary.digest = trainer_->digest();
     return summary;
   }
 
  private:
-  int64_t last_step() const { return trainer_.total_steps() > 0 ? trainer_.total_steps() : INT64_MAX; }
+  int64_t last_step() const { return trainer_->total_steps() > 0 ? trainer_->total_steps() : INT64_MAX; }
   // Where this rank writes logs; null if it writes none.
   RunDirectory* written_directory() const { return leads_ && !options_.dry_run ? &directory_ : nullptr; }
 
@@ -87,7 +91,7 @@ class Run {
     directory_.append_bytes("command.txt", options_.command);
     directory_.write("data.manifest.json", corpus_.manifest);
     for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"}) {
-      directory_.abandon_after(log, trainer_.step());
+      directory_.abandon_after(log, trainer_->step());
     }
   }
 
@@ -109,29 +113,57 @@ class Run {
 
   std::string memory_text() {
     int64_t weights = 0, gradients = 0;
-    for (nn::ParameterBlock* block : {&trainer_.store().dense(), &trainer_.store().expert()}) {
+    for (nn::ParameterBlock* block : {&trainer_->store().dense(), &trainer_->store().expert()}) {
       weights += block->weights.bytes();
       gradients += block->gradients.bytes() + block->sums.bytes();
     }
     return str("weights ", print_bytes(weights), ", gradients ", print_bytes(gradients), ", optimizer ",
-               print_bytes(trainer_.optimizer().state_bytes()), ", activations ",
-               print_bytes(trainer_.model().activation_bytes()), ", copy for checkpoints ",
+               print_bytes(trainer_->optimizer().state_bytes()), ", activations ",
+               print_bytes(trainer_->model().activation_bytes()), ", copy for checkpoints ",
                print_bytes(checkpoints_.snapshot_bytes()), " per rank");
   }
 
   // --- steps -------------------------------------------------------------------------------------------------------
 
   void one_step() {
-    const int64_t first = options_.overfit_batch ? 0 : trainer_.step() * config_.sequences_per_step();
+    const int64_t first = options_.overfit_batch ? 0 : trainer_->step() * config_.sequences_per_step();
+    log_.begin_step(first);
     const StepResult result =
-        trainer_.train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
+        trainer_->train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
     last_loss_ = result.loss;
     const bool last = result.step == last_step();
     log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run, seconds_left());
     checkpoints_.report();
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
     if (config_.eval.every && result.step % config_.eval.every->value == 0) evaluate(config_.eval.max_tokens.value);
-    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) checkpoints_.save();
+    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) {
+      checkpoints_.save();
+      if (config_.parallel.expert_placement == "auto") place_experts();
+    }
+  }
+
+  // Experts change ranks where that makes the fullest rank of the steps since the last time smaller: the model is built
+  // anew on the other placement and continued from the checkpoint just saved, which any layout can do.
+  void place_experts() {
+    const std::vector<std::vector<int64_t>> load_LE = log_.take_load();
+    const int64_t ranks = groups_.ep->size();
+    if (ranks == 1 || load_LE.empty()) return;
+    moe::ExpertPlacement next{.ranks = ranks, .rank_of_expert_LE = {}};
+    int64_t before = 0, after = 0;
+    for (size_t l = 0; l < load_LE.size(); ++l) {
+      next.rank_of_expert_LE.push_back(moe::spread_experts(load_LE[l], ranks));
+      before += moe::fullest_rank(load_LE[l], placement_.layer(l, config_.model.num_experts, ranks), ranks);
+      after += moe::fullest_rank(load_LE[l], next.rank_of_expert_LE[l], ranks);
+    }
+    if (static_cast<double>(after) > kWorthMoving * static_cast<double>(before)) return;
+    const std::string saved = checkpoints_.wait_for_saved();
+    if (saved.empty()) return;
+    console_.line("experts", str("placed anew: the fullest ranks had ", before, " rows and would have had ", after));
+    placement_ = std::move(next);
+    log_.before_replacement();
+    trainer_.emplace(config_, groups_, placement_);
+    checkpoints_.restore(saved);
+    log_.after_replacement();
   }
 
   // Until train.stop.time is over; infinite without it.
@@ -165,7 +197,7 @@ class Run {
     checkpoints_.finish();
     console_.activity("");
     say_activity("training");
-    if (trainer_.step() >= last_step() || time_is_up_) evaluate(0);
+    if (trainer_->step() >= last_step() || time_is_up_) evaluate(0);
   }
 
   Config config_;
@@ -177,7 +209,8 @@ class Run {
   Console silent_;
   Console& console_;
   data::Sampler sampler_;
-  Trainer trainer_;
+  moe::ExpertPlacement placement_;
+  std::optional<Trainer> trainer_;  // the others refer to it, wherever its experts are
   RunCheckpoints checkpoints_;
   RunLog log_;
   RunEvaluation evaluation_;

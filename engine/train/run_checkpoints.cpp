@@ -98,12 +98,24 @@ void RunCheckpoints::tell(const std::optional<checkpoint::Saver::Outcome>& outco
   if (!outcome) return;
   last_failure_ = outcome->error;
   if (outcome->durable()) {
+    saved_path_ = outcome->path;
     console_.line("saved", str(outcome->path, " durable in ", print_duration(outcome->seconds)));
     if (!outcome->warning.empty()) console_.warning(outcome->warning);
     return;
   }
   saved_step_ = -1;
   console_.warning(str(outcome->error, "; older checkpoints are untouched, and the next save tries again"));
+}
+
+std::string RunCheckpoints::wait_for_saved() {
+  tell(saver_.wait());
+  return saved_step_ == trainer_.step() ? saved_path_ : "";
+}
+
+void RunCheckpoints::restore(const std::string& path) {
+  restore_trainer(trainer_, path);
+  saver_.forget_last();
+  saver_.prepare(save_request(trainer_));
 }
 
 void RunCheckpoints::finish() {

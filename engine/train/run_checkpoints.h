@@ -33,6 +33,10 @@ class RunCheckpoints {
   void report();
   // The state after the last step is durable when this returns. Throws Error(environment) if it cannot be saved.
   void finish();
+  // Waits for the save that is under way; the checkpoint of the last step, "" if it could not be saved.
+  std::string wait_for_saved();
+  // A trainer built anew in the place of the last one takes that state.
+  void restore(const std::string& path);
 
   int64_t snapshot_bytes() const { return saver_.snapshot_bytes(); }
 
@@ -47,6 +51,7 @@ class RunCheckpoints {
   std::string run_;  // see TrainingState
   std::vector<checkpoint::Ancestor> ancestors_;
   int64_t saved_step_ = -1;   // durable or under way
+  std::string saved_path_;    // the last durable one
   std::string last_failure_;  // of the last save that ended; empty: it is durable
 };
 

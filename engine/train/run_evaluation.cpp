@@ -7,6 +7,7 @@
 #include "engine/core/error.h"
 #include "engine/data/tokenizer.h"
 #include "engine/train/generate.h"
+#include "engine/train/load_log.h"
 
 namespace engine::train {
 
@@ -18,6 +19,22 @@ std::string file_name(const char* folder, int64_t step, const char* suffix) {
   char name[64];
   std::snprintf(name, sizeof(name), "%s/step-%08lld%s", folder, static_cast<long long>(step), suffix);
   return name;
+}
+
+// Which experts each set went to.
+EvaluationWindow expert_load(const std::vector<EvalResult>& results, int64_t step, size_t layers) {
+  EvaluationWindow window{.step = step, .sets = {}};
+  for (const EvalResult& result : results) {
+    if (result.tokens_per_expert.empty()) continue;
+    EvaluationLoad& load = window.sets.emplace_back();
+    load.set = result.set;
+    const size_t experts = result.tokens_per_expert.size() / layers;
+    for (size_t l = 0; l < layers; ++l) {
+      const int64_t* counts = result.tokens_per_expert.data() + l * experts;
+      load.tokens_per_expert.emplace_back(counts, counts + experts);
+    }
+  }
+  return window;
 }
 
 }  // namespace
@@ -123,6 +140,8 @@ void RunEvaluation::write() const {
   }
   directory_->append("eval.jsonl", line.dump());
   directory_->publish(file_name("eval", report_.step, ".json"), line.dump(2) + "\n");
+  const size_t layers = trainer_.model().moe_layers().size();
+  if (layers > 0) append_load(*directory_, to_json(expert_load(report_.results, report_.step, layers)));
 }
 
 // Each continues the beginning of a source's held-out text. Collective, since experts are on other ranks.

@@ -5,6 +5,9 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
+
+#include "engine/train/load_report.h"
 
 namespace engine::train {
 
@@ -22,15 +25,47 @@ double wall_time() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+Scalars scalars_of(const StepReport& line) {
+  const StepPhases& p = line.result.phases;
+  Scalars scalars = {{"loss", line.result.loss},
+                     {"bits_per_byte", line.bits_per_byte},
+                     {"aux_loss", line.result.aux_loss},
+                     {"z_loss", line.result.z_loss},
+                     {"grad_norm", line.result.grad_norm},
+                     {"lr", line.result.lr},
+                     {"speed/tokens_per_second", line.tokens_per_second},
+                     {"seconds/data", p.data},
+                     {"seconds/forward", p.forward},
+                     {"seconds/backward", p.backward},
+                     {"seconds/comm", p.comm},
+                     {"seconds/optimizer", p.optimizer}};
+  if (line.has_experts) scalars.push_back({"experts/worst_max_over_mean", line.worst_load});
+  if (line.may_drop) scalars.push_back({"experts/dropped_share", line.dropped_share});
+  return scalars;
+}
+
+std::vector<std::string> source_names(const data::Corpus& corpus) {
+  std::vector<std::string> names;
+  for (const data::SourceSplit& source : corpus.sources) names.push_back(source.train.name);
+  return names;
+}
+
 }  // namespace
 
-RunLog::RunLog(Trainer& trainer, RunDirectory* directory, Console& console, RunStatus* status, double bytes_per_token)
+RunLog::RunLog(Trainer& trainer, const data::Corpus& corpus, const data::Sampler& sampler, RunDirectory* directory,
+               Console& console, RunStatus* status)
     : trainer_(trainer),
       directory_(directory),
       console_(console),
       status_(directory != nullptr ? status : nullptr),
-      bytes_per_token_(bytes_per_token),
-      window_(trainer) {}
+      bytes_per_token_(corpus.bytes_per_token()),
+      recorder_(trainer, source_names(corpus), [&sampler](int64_t sample) { return sampler.source_of(sample); }),
+      trace_(
+          trainer, source_names(corpus), [&sampler](int64_t sample) { return sampler.source_of(sample); },
+          trainer.config().log.expert_trace_steps, directory ? directory->path() + "/expert_trace.bin" : ""),
+      phases_(trainer, trainer.config().log.trace_steps, directory ? directory->path() : "") {
+  recorder_.trace_with(&trace_);
+}
 
 void RunLog::begin(int64_t last_step) {
   last_step_ = last_step == INT64_MAX ? 0 : last_step;
@@ -51,11 +86,21 @@ double RunLog::time_left(int64_t step, double seconds_left) const {
   return std::isfinite(left) ? std::max(0.0, left) : -1;
 }
 
+void RunLog::begin_step(int64_t first_sample) {
+  recorder_.begin_step(first_sample);
+  trace_.begin_step(first_sample);
+  phases_.begin_step();
+}
+
 void RunLog::step(const StepResult& result, bool report, double seconds_left) {
   const double tokens = static_cast<double>(trainer_.config().batch_tokens()), speed = tokens / result.seconds;
   trained_tokens_ += tokens;
   trained_seconds_ += result.seconds;
-  window_.add();
+  recorder_.end_step(result);
+  const bool traced = phases_.end_step(result), experts_traced = trace_.end_step(result);
+  if (!(traced && experts_traced) && !std::exchange(warned_, true)) {
+    console_.warning("cannot write the trace of a step; training goes on without it");
+  }
   const double bits = bits_per_byte(result.loss), left = time_left(result.step, seconds_left);
   if (directory_) write_metrics(result, speed);
   if (status_) status_->step(result.step, result.loss, mean_speed(), left);
@@ -65,36 +110,35 @@ void RunLog::step(const StepResult& result, bool report, double seconds_left) {
                      .tokens_per_second = mean_speed(),
                      .seconds_left = left});
   if (!report) return;
-  const LoadWindow::Summary load = window_.finish(result.step);
+  const LoadSummary load = report_load();
   const StepReport line{.result = result,
                         .bits_per_byte = bits,
                         .tokens_per_second = speed,
                         .seconds_left = left,
-                        .has_experts = !load.json.empty(),
+                        .has_experts = !trainer_.model().moe_layers().empty(),
                         .may_drop = trainer_.config().model.router.capacity_factor.has_value(),
                         .worst_load = load.worst_load,
                         .worst_layer = load.worst_layer,
                         .dropped_share = load.dropped_share};
   console_.step(line);
   if (directory_ == nullptr) return;
-  if (!load.json.empty()) directory_->append("experts.jsonl", load.json);
-  const StepPhases& p = result.phases;
-  Scalars scalars = {{"loss", result.loss},
-                     {"bits_per_byte", bits},
-                     {"aux_loss", result.aux_loss},
-                     {"z_loss", result.z_loss},
-                     {"grad_norm", result.grad_norm},
-                     {"lr", result.lr},
-                     {"speed/tokens_per_second", speed},
-                     {"seconds/data", p.data},
-                     {"seconds/forward", p.forward},
-                     {"seconds/backward", p.backward},
-                     {"seconds/comm", p.comm},
-                     {"seconds/optimizer", p.optimizer}};
-  if (line.has_experts) scalars.push_back({"experts/worst_max_over_mean", load.worst_load});
-  if (line.may_drop) scalars.push_back({"experts/dropped_share", load.dropped_share});
-  add_tensorboard(result.step, scalars);
+  add_tensorboard(result.step, scalars_of(line));
   if (trainer_.config().log.prometheus) write_prometheus(line);
+}
+
+LoadSummary RunLog::report_load() {
+  const LoadWindow window = recorder_.finish();
+  load_LE_.resize(window.layers.size());
+  for (size_t l = 0; l < window.layers.size(); ++l) {
+    const std::vector<int64_t>& counts = window.layers[l].tokens_per_expert;
+    load_LE_[l].resize(counts.size());
+    for (size_t e = 0; e < counts.size(); ++e) load_LE_[l][e] += counts[e];
+  }
+  if (trainer_.config().model.router.force == "none") {
+    for (const std::string& message : watch_.look(window)) console_.warning(message);
+  }
+  if (directory_ && !window.layers.empty()) append_load(*directory_, to_json(window));
+  return summarize(window);
 }
 
 void RunLog::evaluation(const EvaluationReport& report) {

@@ -1,6 +1,7 @@
 #include "engine/train/trainer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/core/error.h"
@@ -18,10 +19,10 @@ nn::ParameterStore& committed(nn::ParameterStore& store, const Config& config) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, comm::ParallelGroups& groups)
+Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement)
     : config_(config),
       groups_(groups),
-      model_(config_, store_, *groups.ep),
+      model_(config_, store_, *groups.ep, std::move(placement)),
       table_(committed(store_, config_), groups),
       optimizer_(config_.optim, store_, table_, groups),
       grid_(table_, config_.train.granules),

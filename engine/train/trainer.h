@@ -44,7 +44,7 @@ struct StepResult {
 class Trainer {
  public:
   // Builds the model of this rank and gives it memory; weights are initialised from the seed.
-  Trainer(const Config& config, comm::ParallelGroups& groups);
+  Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement = {});
 
   // One optimizer step on samples [first_sample, first_sample + sequences per step).
   // Throws Error(numerical) before any weight is touched when a gradient is not finite.

@@ -56,8 +56,9 @@ struct TinyResult {
   int64_t recomputed = 0;
 };
 
-inline TinyResult train_tiny(const engine::Config& config, comm::ParallelGroups& groups, int64_t steps) {
-  engine::train::Trainer trainer(config, groups);
+inline TinyResult train_tiny(const engine::Config& config, comm::ParallelGroups& groups, int64_t steps,
+                             const moe::ExpertPlacement& placement = {}) {
+  engine::train::Trainer trainer(config, groups, placement);
   trainer.begin_digest();
   TinyResult result;
   for (int64_t step = 0; step < steps; ++step) {
@@ -76,11 +77,11 @@ inline TinyResult train_tiny(const engine::Config& config, comm::ParallelGroups&
 
 // On `ranks` ranks as threads with `ep_size`.
 inline TinyResult train_tiny(const engine::Config& config, int64_t steps, int ranks = 1, int ep_size = 1,
-                             int threads_per_rank = 1) {
+                             int threads_per_rank = 1, const moe::ExpertPlacement& placement = {}) {
   TinyResult result;
   comm::run_thread_ranks(ranks, threads_per_rank, [&](std::unique_ptr<comm::Group> world) {
     comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
-    TinyResult mine = train_tiny(config, groups, steps);
+    TinyResult mine = train_tiny(config, groups, steps, placement);
     if (groups.world->rank() == 0) result = std::move(mine);
   });
   return result;

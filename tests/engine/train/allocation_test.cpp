@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "engine/train/load_recorder.h"
 #include "tests/support/compare.h"
 #include "tests/support/tiny_run.h"
 
@@ -85,11 +86,15 @@ int64_t allocations_of_steps(engine::Config config, int ranks, int ep_size) {
     comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
     engine::train::Trainer trainer(config, groups);
     trainer.begin_digest();
+    engine::train::LoadRecorder recorder(trainer, {"a", "b"},
+                                         [](int64_t sample) { return static_cast<size_t>(sample % 2); });
     for (int step = 0; step < kWarmUp + kCounted; ++step) {
       groups.world->barrier();
       if (step == kWarmUp && groups.world->rank() == 0) counting = true;
       groups.world->barrier();
-      trainer.train_step(0, [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+      recorder.begin_step(0);
+      recorder.end_step(
+          trainer.train_step(0, [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); }));
     }
     groups.world->barrier();
     counting = false;

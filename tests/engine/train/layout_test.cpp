@@ -219,3 +219,27 @@ TEST_CASE("layout: every token chooses the same expert, with and without a secon
   config.model.num_experts_per_tok = 1;
   check_all_layouts({config, 3, with_bias(7, 1e9f)});
 }
+
+TEST_CASE("layout: experts anywhere") {
+  const Config config = tiny_config();
+  const TinyResult expected = train_tiny(config, 4);
+  for (const auto& [ranks, ep_size] : {std::pair{2, 2}, {3, 3}, {4, 2}, {8, 4}}) {
+    for (int64_t variant = 0; variant < 3; ++variant) {
+      moe::ExpertPlacement placement{.ranks = ep_size, .rank_of_expert_LE = {}};
+      for (int64_t layer = 0; layer < 2; ++layer) {
+        std::vector<int32_t>& rank_of = placement.rank_of_expert_LE.emplace_back();
+        // scattered, in reverse, and all on the last rank but one expert
+        for (int64_t e = 0; e < 8; ++e) {
+          const int64_t rank = variant == 0   ? (e * 5 + layer) % ep_size
+                               : variant == 1 ? (7 - e) * ep_size / 8
+                                              : (e == 3 + layer ? 0 : ep_size - 1);
+          rank_of.push_back(static_cast<int32_t>(rank));
+        }
+      }
+      const TinyResult run = train_tiny(config, 4, ranks, ep_size, 1, placement);
+      INFO(ranks << " ranks, ep_size " << ep_size << ", variant " << variant);
+      CHECK(run.digest == expected.digest);
+      CHECK(run.weights == expected.weights);
+    }
+  }
+}

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""`experts`, `experts simulate`, placements and traces on runs of a tiny model; the page in Chromium where there is one.
+
+usage: experts_test.py SWITCHYARD REPOSITORY
+"""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+import chromium  # noqa: E402
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def run(*arguments, code=0):
+    result = subprocess.run([SWITCHYARD, *arguments], capture_output=True, text=True)
+    assert result.returncode == code, (arguments, result.returncode, result.stdout, result.stderr)
+    return result
+
+
+def train(name, *arguments):
+    result = run("train", "config.json", "--run-dir", name, "--json", *arguments)
+    return json.loads(result.stdout), result.stderr
+
+
+def windows(name):
+    lines = [json.loads(line) for line in open(f"{name}/experts.jsonl")]
+    return [w for w in lines if "layers" in w], [w for w in lines if "evaluation" in w]
+
+
+def check_reports():
+    recorded, evaluations = windows("one")
+    report = json.loads(run("experts", "one", "--json").stdout)
+    assert recorded[-1]["sources"] == [SCRIPT, "plain"] and [w["step"] for w in recorded] == [5, 10, 15, 20]
+    for layer, last in zip(report["layers"], recorded[-1]["layers"]):  # the last quarter: one window
+        counts = last["tokens_per_expert"]
+        mean = sum(counts) / len(counts)
+        assert layer["tokens_per_expert"] == counts and sum(counts) == 2 * last["tokens"] == 2 * 5 * 512
+        assert abs(layer["max_over_mean"] - max(counts) / mean) < 1e-12
+        assert [sum(c) for c in zip(*last["tokens_by_source"])] == counts
+        assert abs(layer["variation"] - (sum((c / mean - 1) ** 2 for c in counts) / len(counts)) ** 0.5) < 1e-12
+    assert report["verdict"] in ("balanced", "skewed", "collapsed") and report["sentence"].startswith(report["verdict"])
+    assert {s["set"] for s in evaluations[-1]["evaluation"]} >= {SCRIPT, "plain", "ood:other"}, evaluations[-1]
+    text = run("experts", "one").stdout
+    assert text.startswith(report["sentence"][:60]), text
+    too_wide = [line for line in text.splitlines() if len(line) > 100]
+    assert not too_wide, too_wide
+    assert "\x1b" not in text
+    run("experts", "one", "--csv", "load.csv", "--html", "load.html")
+    rows = list(csv.DictReader(open("load.csv")))
+    assert sum(int(r["tokens"]) for r in rows) == sum(sum(l["tokens_per_expert"]) for w in recorded for l in w["layers"])
+    assert {r["source"] for r in rows} == {SCRIPT, "plain"}
+    page = open("load.html").read()
+    assert SCRIPT not in page and "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"(?:src|href)\s*=|https?://|@import|url\(", page), "the page refers to something outside"
+    assert "no run is given" in run("experts", code=2).stderr
+    assert "cannot read" in run("experts", "nowhere", code=2).stderr
+    return report
+
+
+def check_layouts(digest):
+    """The recorded numbers, and the bits, are the same on two ranks."""
+    two, _ = train("two", "--ranks", "2", "--set", "parallel.ep_size=2")
+    assert two["digest"] == digest
+    for a, b in zip(windows("one")[0], windows("two")[0]):
+        for w in (a, b):
+            for layer in w["layers"]:
+                del layer["overload"]
+        assert a["layers"] == b["layers"]
+    assert windows("one")[1] == windows("two")[1]
+    assert all(r["rows"] and r["bytes_sent"] > 0 and r["expert_seconds"] > 0 for w in windows("two")[0] for r in w["ranks"])
+
+
+def check_simulation(digest):
+    result = json.loads(run("experts", "simulate", "one", "--ep-size", "2", "--capacity", "1", "--plan", "plan.json", "--json").stdout)
+    recorded = windows("one")[0]
+    for l, layer in enumerate(result["layers"]):  # steps 1 to 10 are traced
+        expected = [sum(c) for c in zip(*(w["layers"][l]["tokens_per_expert"] for w in recorded[:2]))]
+        assert layer["tokens_per_expert"] == expected, (layer, expected)
+    consecutive, spread = result["layouts"][1:3]
+    rows = [[sum(w["ranks"][r]["rows"][l] for w in windows("two")[0][:2]) for r in range(2)] for l in range(2)]
+    assert consecutive["rows"] == rows, (consecutive, rows)
+    assert spread["overload"] <= consecutive["overload"], result["layouts"]
+    assert 0 < result["capacities"][0]["drop_rate"] < 1
+    placed, _ = train("placed", "--ranks", "2", "--set", "parallel.ep_size=2", "--set", "parallel.expert_placement=plan.json")
+    assert placed["digest"] == digest
+    rows = [[sum(w["ranks"][r]["rows"][l] for w in windows("placed")[0][:2]) for r in range(2)] for l in range(2)]
+    assert spread["rows"] == rows, (spread, rows)
+    auto, said = train("auto", "--ranks", "2", "--set", "parallel.ep_size=2", "--set", "parallel.expert_placement=auto",
+                       "--set", "checkpoint.every=5")  # fmt: skip
+    assert auto["digest"] == digest and "placed anew" in said, said
+    assert [w["step"] for w in windows("auto")[0]] == [5, 10, 15, 20]
+    run("experts", "simulate", "one", "--ep-size", "2", "--replicas", "6", "--plan", "copies.json")
+    for plan, expected in (("copies.json", "has copies of experts"), ("nothing.json", "cannot read the plan")):
+        message = run("train", "config.json", "--run-dir", "refused", "--ranks", "2", "--set",
+                      f"parallel.expert_placement={plan}", code=2).stderr  # fmt: skip
+        assert expected in message, message
+    message = run("train", "config.json", "--run-dir", "refused", "--ranks", "4", "--set", "parallel.expert_placement=plan.json",
+                  code=2).stderr  # fmt: skip
+    assert "has ep_size 2 but the run has 4" in message, message
+    assert "fullest rank" in run("experts", "simulate", "one").stdout
+
+
+def check_phase_trace():
+    """The form that Perfetto reads: one track for each rank, complete events that nest."""
+    trace = json.load(open("two/trace/step-00000003.json"))
+    events = trace["traceEvents"]
+    names = {(e["tid"], e["args"]["name"]) for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
+    assert names == {(0, "rank 0"), (1, "rank 1")}, names
+    for rank in range(2):
+        mine = sorted((e for e in events if e["ph"] == "X" and e["tid"] == rank), key=lambda e: (e["ts"], -e["dur"]))
+        assert {"step", "router", "dispatch", "experts forward", "optimizer"} <= {e["name"] for e in mine}, mine
+        stack = []
+        for event in mine:
+            assert event["dur"] >= 0 and event["ts"] >= -0.001 and event["pid"] == 0, event
+            while stack and event["ts"] >= stack[-1]["ts"] + stack[-1]["dur"] - 0.002:
+                stack.pop()
+            assert not stack or event["ts"] + event["dur"] <= stack[-1]["ts"] + stack[-1]["dur"] + 0.002, (event, stack[-1])
+            stack.append(event)
+    assert os.listdir("two/trace") == ["step-00000003.json"]
+
+
+def check_page(report):
+    if not chromium.find():
+        print("the page was not looked at: Chromium is not installed (apt-get install chromium)")
+        return
+    layer = report["layers"][1]
+    for width, dark in ((1100, False), (390, True)):
+        with chromium.Page(width=width, dark=dark) as page:
+            page.open("load.html")
+            tip = page.hover("document.querySelectorAll('rect.cell')[4 + 2]")  # 4 experts: layer 1, expert 2
+            count = layer["tokens_per_expert"][2]
+            assert tip and f"layer {layer['layer']}, expert 2: {count * 4 / sum(layer['tokens_per_expert']):.3f} x" in tip, tip
+            assert f"{count} choices" in tip, tip
+            dot = page.hover("document.querySelectorAll('circle.dot')[1]")
+            assert dot and dot.startswith("layer 0, step 10: "), dot
+            assert page.evaluate("document.body.scrollWidth <= innerWidth"), "the page is wider than the screen"
+            assert page.evaluate("document.scripts.length") == 1
+            assert page.evaluate("document.body.textContent.includes('<script>alert(1)')"), "the source's name is not shown"
+            background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (background == "rgb(21, 24, 28)") == dark, background
+            assert not page.problems, page.problems
+
+
+def main():
+    for name, words in (("strange", "of stone light house"), ("plain", "0123 4567 89 ++ ")):
+        with open(f"{name}.txt", "w") as file:
+            file.writelines(f"{words} {i} {words[i % 9:]} {i * 7 % 13}\n" for i in range(400))
+    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
+    del config["$schema"]
+    config["data"]["sources"] = [{"name": SCRIPT, "files": "strange.txt"}, {"name": "plain", "files": "plain.txt"}]
+    config["data"]["ood"] = [{"name": "other", "files": "config.json"}]
+    config["log"] = {"every": 5, "expert_trace_steps": list(range(1, 11)), "trace_steps": [3]}
+    json.dump(config, open("config.json", "w"))
+    digest = train("one")[0]["digest"]
+    report = check_reports()
+    check_layouts(digest)
+    check_simulation(digest)
+    check_phase_trace()
+    check_page(report)
+
+
+with tempfile.TemporaryDirectory() as place:
+    os.chdir(place)
+    main()
+    os.chdir("/")
+print("reports, traces and placements hold")
