@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -53,7 +54,11 @@ struct Shared {
 void wait_until(const std::atomic<uint64_t>& counter, uint64_t number, const std::atomic<bool>& aborted) {
   for (int spin = 0; counter.load(std::memory_order_acquire) < number; ++spin) {
     if (aborted.load(std::memory_order_relaxed)) throw Error(ExitCode::rank_lost, "another rank stopped");
-    if (spin > 2000) std::this_thread::yield();
+    if (spin > 4000) {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));  // a long wait, as for a disk: others may compute
+    } else if (spin > 2000) {
+      std::this_thread::yield();
+    }
   }
 }
 

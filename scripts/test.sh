@@ -114,6 +114,9 @@ planted_bugs() { run python3 scripts/plant_bugs.py "$@" && pass; }
 
 fifty_steps_without_avx() { STEPS=50 run bash tests/e2e/no_avx_test.sh "$root/build-ci/switchyard" "$root" && pass; }
 
+# Runs are killed at random instants and resumed.
+kills() { run python3 scripts/kill_campaign.py --switchyard build-ci/switchyard "$@" && pass; }
+
 tree_state() { git -c "safe.directory=$root" status --porcelain; }
 
 # What the tests made in the working tree; what was changed before they ran is not theirs.
@@ -143,9 +146,11 @@ else
   step "thread sanitizer" with_sanitizer tsan thread build-tsan unit
   step "CUDA compile" cuda_compile
   step "CUDA on an emulated device" cuda_emulated
+  [[ $mode == --full ]] || step "200 kills" kills --kills 200
   [[ $mode == --full ]] || step "planted bugs, a sample" planted_bugs --sample 4
   step "clean tree" clean_tree
   if [[ $mode == --full ]]; then  # writes its table into the tree
+    step "2,000 kills" kills --kills 2000 --results tests/results/kill_campaign.md
     step "planted bugs, all" planted_bugs --results tests/results/planted_bugs.md
     step "fifty steps without AVX" fifty_steps_without_avx
   fi

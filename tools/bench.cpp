@@ -8,6 +8,7 @@ namespace tools {
 void add_bench(CLI::App& app, Command& chosen) {
   CLI::App* bench = app.add_subcommand("bench", "measure speed");
   bench->require_subcommand(1);
+  add_bench_checkpoint(*bench, chosen);
   add_bench_step(*bench, chosen);
 }
 
