@@ -1,6 +1,7 @@
 #include "moe/expert_placement.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "comm/parallel_groups.h"
@@ -48,6 +49,56 @@ std::vector<std::vector<size_t>> pack(std::span<const double> loads, std::span<c
   return packs;
 }
 
+std::vector<int64_t> load_by_rank(std::span<const int64_t> load_E, std::span<const int32_t> rank_of, int64_t ranks) {
+  std::vector<int64_t> load(static_cast<size_t>(ranks));
+  for (size_t e = 0; e < load_E.size(); ++e) load[static_cast<size_t>(rank_of[e])] += load_E[e];
+  return load;
+}
+
+// Experts of two ranks that are divided anew by trying everything; more of them only change places one by one.
+constexpr size_t kTriedAll = 14;
+
+// The division of `members` in which `count` of them go to the first part and the larger part is smallest, as a mask.
+uint32_t divide_best(std::span<const int64_t> load_E, const std::vector<size_t>& members, int count) {
+  int64_t all = 0, best = INT64_MAX;
+  for (size_t e : members) all += load_E[e];
+  uint32_t best_mask = 0;
+  for (uint32_t mask = 0; mask < 1u << members.size(); ++mask) {
+    if (std::popcount(mask) != count) continue;
+    int64_t first = 0;
+    for (size_t i = 0; i < members.size(); ++i) first += mask >> i & 1 ? load_E[members[i]] : 0;
+    if (std::max(first, all - first) < best) best = std::max(first, all - first), best_mask = mask;
+  }
+  return best_mask;
+}
+
+// The fullest rank and one other divide their experts anew where that lowers the larger load of the two; false: nobody
+// can relieve it.
+bool relieve_by_division(std::span<const int64_t> load_E, std::vector<int32_t>& rank_of, int64_t ranks) {
+  const std::vector<int64_t> load = load_by_rank(load_E, rank_of, ranks);
+  const int32_t full = static_cast<int32_t>(std::max_element(load.begin(), load.end()) - load.begin());
+  for (int32_t other = 0; other < static_cast<int32_t>(ranks); ++other) {
+    if (other == full) continue;
+    std::vector<size_t> members;
+    int count = 0;
+    for (size_t e = 0; e < load_E.size(); ++e) {
+      if (rank_of[e] != full && rank_of[e] != other) continue;
+      members.push_back(e);
+      count += rank_of[e] == full ? 1 : 0;
+    }
+    if (members.size() > kTriedAll) continue;
+    const uint32_t mask = divide_best(load_E, members, count);
+    std::vector<int32_t> next = rank_of;
+    for (size_t i = 0; i < members.size(); ++i) next[members[i]] = mask >> i & 1 ? full : other;
+    const std::vector<int64_t> divided = load_by_rank(load_E, next, ranks);
+    const size_t a = static_cast<size_t>(full), b = static_cast<size_t>(other);
+    if (std::max(divided[a], divided[b]) >= load[a]) continue;
+    rank_of = next;
+    return true;
+  }
+  return false;
+}
+
 // One exchange of an expert of the fullest rank that lowers the larger load of the two ranks most; false: none does.
 bool exchange_once(std::span<const int64_t> load_E, std::vector<int32_t>& rank_of, std::vector<int64_t>& load_of_rank) {
   const size_t full =
@@ -72,10 +123,12 @@ bool exchange_once(std::span<const int64_t> load_E, std::vector<int32_t>& rank_o
   return true;
 }
 
-std::vector<int64_t> load_by_rank(std::span<const int64_t> load_E, std::span<const int32_t> rank_of, int64_t ranks) {
-  std::vector<int64_t> load(static_cast<size_t>(ranks));
-  for (size_t e = 0; e < load_E.size(); ++e) load[static_cast<size_t>(rank_of[e])] += load_E[e];
-  return load;
+// Until nothing makes the fullest rank's load smaller.
+void relieve(std::span<const int64_t> load_E, std::vector<int32_t>& rank_of, int64_t ranks) {
+  for (size_t i = 0; i < 4 * load_E.size(); ++i) {
+    std::vector<int64_t> load_of_rank = load_by_rank(load_E, rank_of, ranks);
+    if (!exchange_once(load_E, rank_of, load_of_rank) && !relieve_by_division(load_E, rank_of, ranks)) return;
+  }
 }
 
 }  // namespace
@@ -90,9 +143,17 @@ std::vector<int32_t> spread_experts(std::span<const int64_t> load_E, int64_t ran
   for (size_t rank = 0; rank < packs.size(); ++rank) {
     for (size_t expert : packs[rank]) rank_of[expert] = static_cast<int32_t>(rank);
   }
-  std::vector<int64_t> load_of_rank = load_by_rank(load_E, rank_of, ranks);
-  for (int64_t i = 0; i < 4 * experts && exchange_once(load_E, rank_of, load_of_rank); ++i) {
+  relieve(load_E, rank_of, ranks);
+  // another start may end better: experts dealt out like cards, forth and back
+  std::vector<int32_t> dealt(load_E.size());
+  int64_t next = 0;
+  for (size_t expert : largest_first(loads)) {
+    const int64_t turn = next / ranks, place = next % ranks;
+    dealt[expert] = static_cast<int32_t>(turn % 2 == 0 || experts - turn * ranks < ranks ? place : ranks - 1 - place);
+    ++next;
   }
+  relieve(load_E, dealt, ranks);
+  if (fullest_rank(load_E, dealt, ranks) < fullest_rank(load_E, rank_of, ranks)) return dealt;
   return rank_of;
 }
 

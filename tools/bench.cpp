@@ -10,6 +10,8 @@ void add_bench(CLI::App& app, Command& chosen) {
   bench->require_subcommand(1);
   add_bench_checkpoint(*bench, chosen);
   add_bench_step(*bench, chosen);
+  add_bench_moe(*bench, chosen);
+  add_bench_recording(*bench, chosen);
 }
 
 }  // namespace tools

@@ -20,6 +20,7 @@ void add_import(CLI::App& app, Command& chosen);
 void add_export(CLI::App& app, Command& chosen);
 void add_experts(CLI::App& app, Command& chosen);
 void add_plan(CLI::App& app, Command& chosen);
+void add_report(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
 void add_ckpt(CLI::App& app, Command& chosen);
 void add_config(CLI::App& app, Command& chosen);

@@ -48,7 +48,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t first) {
   size_t column = first;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(' ', begin), text.size());
-    if (column + (end - begin) > kColumns && column > indent) {
+    if (column + (end - begin) >= kColumns && column > indent) {
       result += "\n" + std::string(indent, ' ');
       column = indent;
     }
@@ -153,8 +153,7 @@ std::string rank_table(const LoadAnalysis& a) {
 // One character for each expert.
 std::string share_map(const LoadAnalysis& a) {
   std::string text =
-      "\nshare of each expert, in order: blank 0   . below 0.5   - below 0.9   = about 1   + above 1.1   # "
-      "above 1.5   @ above 2\n";
+      "\nshare of each expert: blank 0  . below 0.5  - below 0.9  = about 1  + to 1.5  # to 2  @ above 2\n";
   for (const LayerAnalysis& layer : a.layers) {
     double mean = 0;
     for (int64_t n : layer.window.tokens_per_expert) mean += static_cast<double>(n);

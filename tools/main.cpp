@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   tools::add_export(app, chosen);
   tools::add_experts(app, chosen);
   tools::add_plan(app, chosen);
+  tools::add_report(app, chosen);
   tools::add_bench(app, chosen);
   tools::add_ckpt(app, chosen);
   tools::add_config(app, chosen);

@@ -42,6 +42,12 @@ class Saver {
 
   // The next checkpoint is compared with nothing: the weights are no longer what training made of the last one.
   void forget_last() { hashes_.clear(); }
+  // Collective, while no save is under way. What is to be saved lies elsewhere from now on.
+  void renew(const SaveRequest& request) {
+    snapshot_.reset();
+    forget_last();
+    prepare(request);
+  }
   int64_t snapshot_bytes() const { return snapshot_ ? snapshot_->bytes() : 0; }
   double stalled_seconds() const { return stalled_seconds_; }  // of the last begin(), copying
 

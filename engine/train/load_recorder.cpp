@@ -36,19 +36,15 @@ void LoadRecorder::begin_window() {
     layer.mean_overload = layer.largest_overload = 0;
   }
   std::fill(by_source_.begin(), by_source_.end(), 0);
-  before_ = rank_time(trainer_.model());
+  spent_ = {};
 }
 
-void LoadRecorder::before_replacement() {
-  const RankTime now = rank_time(trainer_.model());  // `before_` becomes what the old one spent in this window
-  before_ = {now.bytes_sent - before_.bytes_sent, now.expert_seconds - before_.expert_seconds,
-             now.exchange_seconds - before_.exchange_seconds, now.wait_seconds - before_.wait_seconds};
+void LoadRecorder::begin_step(int64_t first_sample) {
+  first_sample_ = first_sample;
+  before_ = rank_time(trainer_.model(), *trainer_.groups().ep);
 }
 
-void LoadRecorder::after_replacement() {
-  const RankTime now = rank_time(trainer_.model());
-  before_ = {now.bytes_sent - before_.bytes_sent, now.expert_seconds - before_.expert_seconds,
-             now.exchange_seconds - before_.exchange_seconds, now.wait_seconds - before_.wait_seconds};
+void LoadRecorder::trainer_replaced() {
   trainer_.model().observe_routing(this);
 }
 
@@ -74,23 +70,28 @@ void LoadRecorder::end_step(const StepResult& result) {
   if (window_.first_step == 0) window_.first_step = result.step;
   window_.last_step = result.step;
   window_.seconds += result.seconds;
+  const RankTime step = rank_time(trainer_.model(), *trainer_.groups().ep) - before_;
+  spent_.bytes_sent += step.bytes_sent;
+  spent_.expert_seconds += step.expert_seconds;
+  spent_.exchange_seconds += step.exchange_seconds;
+  spent_.wait_seconds += step.wait_seconds;
   for (size_t i = 0; i < by_source_.size(); ++i) by_source_[i] += step_by_source_[i];
   for (size_t l = 0; l < layers_; ++l) {
-    const moe::LoadStatistics& step = trainer_.model().moe_layers()[l]->statistics();
+    const moe::LoadStatistics& counted = trainer_.model().moe_layers()[l]->statistics();
     LayerWindow& layer = window_.layers[l];
     for (size_t e = 0; e < experts_; ++e) {
       layer.tokens_per_expert[e] += trainer_.tokens_per_expert()[l * experts_ + e];
     }
-    for (size_t g = 0; g < step.counted_G.size(); ++g) {
-      layer.tokens += step.counted_G[g];
-      layer.router_entropy += step.entropy_sums_G[g];
-      layer.first_weight += step.first_weight_sums_G[g];
-      for (size_t e = 0; e < experts_; ++e) layer.probability[e] += step.probability_sums_GE[g * experts_ + e];
+    for (size_t g = 0; g < counted.counted_G.size(); ++g) {
+      layer.tokens += counted.counted_G[g];
+      layer.router_entropy += counted.entropy_sums_G[g];
+      layer.first_weight += counted.first_weight_sums_G[g];
+      for (size_t e = 0; e < experts_; ++e) layer.probability[e] += counted.probability_sums_GE[g * experts_ + e];
     }
     layer.dropped += trainer_.dropped()[l];
     layer.aux_loss += trainer_.aux_losses()[l];
     layer.z_loss += trainer_.z_losses()[l];
-    step_rows_[row_steps_ * layers_ + l] = step.rows;
+    step_rows_[row_steps_ * layers_ + l] = counted.rows;
   }
   if (++row_steps_ == kRowSteps) fold_rows();
 }
@@ -138,10 +139,8 @@ void LoadRecorder::collect_sources() {
 }
 
 void LoadRecorder::collect_ranks() {
-  const RankTime now = rank_time(trainer_.model());
-  const double mine[4] = {static_cast<double>(now.bytes_sent - before_.bytes_sent),
-                          now.expert_seconds - before_.expert_seconds, now.exchange_seconds - before_.exchange_seconds,
-                          now.wait_seconds - before_.wait_seconds};
+  const double mine[4] = {static_cast<double>(spent_.bytes_sent), spent_.expert_seconds, spent_.exchange_seconds,
+                          spent_.wait_seconds};
   std::vector<double> all(4 * window_.ranks.size());
   trainer_.groups()
       .world

@@ -22,14 +22,13 @@ class LoadRecorder final : public moe::RoutingObserver {
   LoadRecorder(const LoadRecorder&) = delete;
 
   // Before a step on the samples from first_sample on.
-  void begin_step(int64_t first_sample) { first_sample_ = first_sample; }
+  void begin_step(int64_t first_sample);
   // After it.
   void end_step(const StepResult& result);
   // Shows the choices to a trace, too.
   void trace_with(TraceRecorder* trace) { trace_ = trace; }
-  // The trainer is about to be built anew in its place, and has been.
-  void before_replacement();
-  void after_replacement();
+  // The trainer was built anew in its place.
+  void trainer_replaced();
   // The steps since the last call; collective.
   LoadWindow finish();
 
@@ -51,7 +50,7 @@ class LoadRecorder final : public moe::RoutingObserver {
   std::vector<int64_t> step_by_source_, by_source_;  // [layers][sources][experts], of this rank
   std::vector<int64_t> step_rows_, all_rows_;        // [kRowSteps][layers] of this rank, and of every rank
   size_t row_steps_ = 0;                             // of step_rows_ in use
-  RankTime before_;                                  // when the window began
+  RankTime before_, spent_;                          // before this step; in the window
   LoadWindow window_;
   TraceRecorder* trace_ = nullptr;
 };

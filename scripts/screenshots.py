@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Pictures of a run's load report in headless Chromium: light, dark and as wide as a phone.
+
+usage: screenshots.py RUN NAME [--switchyard PROGRAM] [--to DIRECTORY]
+
+Writes NAME-light.png, NAME-dark.png and NAME-phone.png (apt-get install chromium).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+import chromium  # noqa: E402
+
+LOOKS = {"light": (1000, 1500, False), "dark": (1000, 1500, True), "phone": (390, 1500, False)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("name")
+    parser.add_argument("--switchyard", default=os.path.join(ROOT, "build", "switchyard"))
+    parser.add_argument("--to", default=os.path.join(ROOT, "tests", "results"))
+    options = parser.parse_args()
+    if not chromium.find():
+        sys.exit("there is no Chromium here: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as place:
+        path = os.path.join(place, "load.html")
+        subprocess.run([options.switchyard, "experts", options.run, "--html", path], check=True, stdout=subprocess.DEVNULL)
+        for look, (width, height, dark) in LOOKS.items():
+            with chromium.Page(width=width, height=height, dark=dark) as page:
+                page.open(path)
+                picture = os.path.join(options.to, f"{options.name}-{look}.png")
+                page.screenshot(picture, height)
+                print(picture, os.path.getsize(picture), *page.problems)
+
+
+if __name__ == "__main__":
+    main()
