@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "attention/causal_attention.h"
 #include "engine/core/error.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
@@ -135,6 +134,32 @@ void AttentionLayer::rotate(const Pass& pass, Tensor x_THC, int64_t heads, bool 
                      .inverse = inverse});
 }
 
+void AttentionLayer::attend(const Pass& pass, CausalAttentionForward a) const {
+  a.num_heads = num_heads_;
+  a.num_kv_heads = num_kv_heads_;
+  a.head_dim = head_dim_;
+  a.query_len = pass.seq_len;
+  a.scale = scale_;
+  causal_attention_forward(a);
+}
+
+// Sequence by sequence, since each has its own length.
+void AttentionLayer::attend_to_kept(const Pass& pass, ConstTensor q_THC) const {
+  const int64_t S = pass.seq_len;
+  for (int64_t b = 0; b < pass.num_sequences; ++b) {
+    const int64_t row = b * S, first_key = pass.kept[b].slot * capacity_;
+    attend(pass, {.o_THC = pass.arena->view(o_, row + S).slice_rows(row, S),
+                  .lse_TH = pass.arena->view(lse_, row + S).slice_rows(row, S),
+                  .q_THC = q_THC.slice_rows(row, S),
+                  .k_TGC = kept_keys_->view.slice_rows(first_key, capacity_),
+                  .v_TGC = kept_values_->view.slice_rows(first_key, capacity_),
+                  .document_starts = pass.document_starts == nullptr ? nullptr : pass.document_starts + row,
+                  .num_sequences = 1,
+                  .first_position = pass.kept[b].position,
+                  .key_stride = capacity_});
+  }
+}
+
 void AttentionLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   const int64_t T = pass.num_rows();
   Tensor q_THC = pass.arena->view(q_, T), k_TGC = pass.arena->view(k_, T), v_TGC = pass.arena->view(v_, T);
@@ -147,21 +172,19 @@ void AttentionLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   }
   rotate(pass, q_THC, num_heads_, false);
   rotate(pass, k_TGC, num_kv_heads_, false);
-  if (pass.keep_keys) append_keys(pass, k_TGC, v_TGC);
-  causal_attention_forward({.o_THC = pass.arena->view(o_, T),
-                            .lse_TH = pass.arena->view(lse_, T),
-                            .q_THC = q_THC,
-                            .k_TGC = pass.keep_keys ? ConstTensor(*kept_keys_) : k_TGC,
-                            .v_TGC = pass.keep_keys ? ConstTensor(*kept_values_) : v_TGC,
-                            .document_starts = pass.document_starts,
-                            .num_heads = num_heads_,
-                            .num_kv_heads = num_kv_heads_,
-                            .head_dim = head_dim_,
-                            .num_sequences = pass.num_sequences,
-                            .query_len = pass.seq_len,
-                            .first_position = pass.first_position,
-                            .key_stride = pass.keep_keys ? capacity_ : pass.seq_len,
-                            .scale = scale_});
+  if (pass.kept != nullptr) {
+    append_keys(pass, k_TGC, v_TGC);
+    attend_to_kept(pass, q_THC);
+  } else {
+    attend(pass, {.o_THC = pass.arena->view(o_, T),
+                  .lse_TH = pass.arena->view(lse_, T),
+                  .q_THC = q_THC,
+                  .k_TGC = k_TGC,
+                  .v_TGC = v_TGC,
+                  .document_starts = pass.document_starts,
+                  .num_sequences = pass.num_sequences,
+                  .key_stride = pass.seq_len});
+  }
   o_proj_.forward(pass.arena->view(o_, T), y_TD);
 }
 
@@ -209,13 +232,14 @@ void AttentionLayer::reserve_keys(int64_t num_sequences, int64_t capacity) {
 }
 
 void AttentionLayer::append_keys(const Pass& pass, ConstTensor k_TGC, ConstTensor v_TGC) {
-  ENSURE(kept_keys_ && pass.num_sequences * capacity_ <= kept_keys_->view.rows(), "no room for the keys of ",
-         pass.num_sequences, " sequences");
-  ENSURE(pass.first_position + pass.seq_len <= capacity_, "position ", pass.first_position + pass.seq_len,
-         " is beyond the room for ", capacity_, " keys");
+  ENSURE(kept_keys_, "no room for keys was reserved");
   const int64_t width = k_TGC.columns(), bytes = pass.seq_len * width * 4;
   for (int64_t b = 0; b < pass.num_sequences; ++b) {
-    const int64_t to = (b * capacity_ + pass.first_position) * width, from = b * pass.seq_len * width;
+    const engine::nn::KeptSequence& kept = pass.kept[b];
+    ENSURE((kept.slot + 1) * capacity_ <= kept_keys_->view.rows(), "no room for the keys of sequence ", kept.slot);
+    ENSURE(kept.position + pass.seq_len <= capacity_, "position ", kept.position + pass.seq_len,
+           " is beyond the room for ", capacity_, " keys");
+    const int64_t to = (kept.slot * capacity_ + kept.position) * width, from = b * pass.seq_len * width;
     std::memcpy(kept_keys_->view.f32() + to, k_TGC.f32() + from, static_cast<size_t>(bytes));
     std::memcpy(kept_values_->view.f32() + to, v_TGC.f32() + from, static_cast<size_t>(bytes));
   }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "attention/causal_attention.h"
 #include "engine/config/config.h"
 #include "engine/core/buffer.h"
 #include "engine/nn/layer.h"
@@ -34,7 +35,7 @@ class AttentionLayer : public engine::nn::Layer {
   void forward(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor y_TD) override;
   void backward(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, Tensor dx_TD) override;
 
-  // Room for the keys and values of num_sequences sequences of at most `capacity` positions (pass.keep_keys).
+  // Room for the keys and values of num_sequences sequences of at most `capacity` positions (pass.kept).
   void reserve_keys(int64_t num_sequences, int64_t capacity);
 
  private:
@@ -47,6 +48,8 @@ class AttentionLayer : public engine::nn::Layer {
   void normalize(const engine::nn::Pass& pass, const QkNorm& norm, Tensor x_TD);
   void normalize_backward(const engine::nn::Pass& pass, const QkNorm& norm, Tensor dx_TD);
   void rotate(const engine::nn::Pass& pass, Tensor x_THC, int64_t heads, bool inverse);
+  void attend(const engine::nn::Pass& pass, CausalAttentionForward a) const;
+  void attend_to_kept(const engine::nn::Pass& pass, ConstTensor q_THC) const;
   void append_keys(const engine::nn::Pass& pass, ConstTensor k_TGC, ConstTensor v_TGC);
 
   std::string name_;

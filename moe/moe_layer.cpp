@@ -122,6 +122,13 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   experts_.reserve(max_rows * slots_, shared_.workspace);
 }
 
+int64_t MoeLayer::experts_used() const {
+  const int64_t* offsets = dispatcher_.offsets();
+  int64_t used = 0;
+  for (int64_t e = 0; e < dispatcher_.num_local_experts(); ++e) used += offsets[e + 1] > offsets[e];
+  return used;
+}
+
 void MoeLayer::jitter_input(const Pass& pass, ConstTensor x_TD, Tensor routed_TD) const {
   const uint64_t key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_));
   const float width = static_cast<float>(config_.jitter);

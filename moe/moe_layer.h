@@ -61,6 +61,7 @@ class MoeLayer : public engine::nn::Layer {
   std::optional<ExpertBias>& expert_bias() { return expert_bias_; }
   std::vector<int64_t>& previous_counts() { return previous_counts_; }
   int64_t layer() const { return layer_; }
+  int64_t experts_used() const;                                                 // of this rank, in the last pass
   int64_t bytes_sent() const { return dispatcher_.bytes_sent(); }               // to other ranks, ever
   int64_t row_bytes() const { return dispatcher_.bytes() + experts_.bytes(); }  // of rows sent and received
   int64_t growths() const { return dispatcher_.growths() + experts_.growths(); }

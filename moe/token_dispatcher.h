@@ -33,8 +33,9 @@ class TokenDispatcher {
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
   // of this rank's experts. A topk_idx of -1 goes nowhere.
   void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK);
-  int64_t num_rows() const { return num_rows_; }                              // R
-  const int64_t* offsets() const { return offsets_e_.data(); }                // [e + 1]
+  int64_t num_rows() const { return num_rows_; }                // R
+  const int64_t* offsets() const { return offsets_e_.data(); }  // [e + 1]
+  int64_t num_local_experts() const { return num_local_experts_; }
   const int64_t* granule_offsets() const { return granule_offsets_.data(); }  // [e * (num_granules() + 1)]
   int64_t num_granules() const { return num_granules_; }                      // of all ranks in this pass
 

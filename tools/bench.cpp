@@ -12,6 +12,9 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_bench_step(*bench, chosen);
   add_bench_moe(*bench, chosen);
   add_bench_recording(*bench, chosen);
+  add_bench_ops(*bench, chosen);
+  add_bench_comm(*bench, chosen);
+  add_bench_generate(*bench, chosen);
 }
 
 }  // namespace tools

@@ -10,20 +10,24 @@
 
 namespace engine::nn {
 
+// A sequence whose keys and values are kept, and how many of them there are before a pass.
+struct KeptSequence {
+  int64_t slot = 0, position = 0;
+};
+
 // One pass of whole sequences through the model, the same on every layer.
 //
 // Rows are sequence-major: row b * seq_len + s is position s of sequence b. In generation the rows are new tokens
 // that continue sequences whose earlier keys and values are kept: row b * seq_len + s is then position
-// first_position + s of sequence b.
+// kept[b].position + s of the sequence in kept[b].slot.
 struct Pass {
   const Arena* arena = nullptr;
   Profiler* profiler = nullptr;
   int64_t num_sequences = 0;
   int64_t seq_len = 0;
-  int64_t first_position = 0;                // > 0 only with kept keys and values
-  bool keep_keys = false;                    // generation: append keys and values to what each attention layer keeps
-  bool training = false;                     // a backward follows; jitter and balance counts apply
-  const int32_t* positions = nullptr;        // [T] position of the row in its document: the rotary angle's factor
+  const KeptSequence* kept = nullptr;  // [num_sequences] generation: keys and values go to what is kept; else null
+  bool training = false;               // a backward follows; jitter and balance counts apply
+  const int32_t* positions = nullptr;  // [T] position of the row in its document: the rotary angle's factor
   const int32_t* document_starts = nullptr;  // [T] first position in its sequence that the row may attend to
   const uint8_t* counted = nullptr;          // [T] 0: padding; not routed, not counted; null: every row counts
   GranuleRows granules{};                    // rows of this pass by granule

@@ -1,31 +1,19 @@
 #include "engine/train/generate.h"
 
 #include <algorithm>
+#include <span>
 
 #include "engine/core/error.h"
+#include "engine/core/profiler.h"
 #include "engine/core/rng.h"
 #include "engine/core/simd.h"
-#include "engine/data/document_mask.h"
+#include "engine/data/tokenizer.h"
+#include "engine/train/decoder.h"
 
 namespace engine::train {
 namespace {
 
-// Feeds tokens[begin..) as positions begin.. of the one sequence and returns the logits after the last.
-void feed(model::Model& model, const std::vector<int32_t>& tokens, int64_t begin, std::vector<float>& logits) {
-  const int64_t length = static_cast<int64_t>(tokens.size());
-  std::vector<int32_t> positions(tokens.size()), starts(tokens.size());
-  data::document_mask(tokens.data(), length, true, positions.data(), starts.data());
-  nn::Pass pass{.num_sequences = 1,
-                .seq_len = length - begin,
-                .first_position = begin,
-                .keep_keys = true,
-                .positions = positions.data() + begin,
-                .document_starts = starts.data() + begin};
-  model.forward(pass, ConstTensor(tokens.data() + begin, DType::i32, {length - begin}));
-  model.logits(pass, length - begin - 1, Tensor(logits.data(), DType::f32, {1, static_cast<int64_t>(logits.size())}));
-}
-
-int32_t pick(const std::vector<float>& logits, double temperature, uint64_t key, int64_t number) {
+int32_t pick(std::span<const float> logits, double temperature, uint64_t key, int64_t number) {
   const auto best = std::max_element(logits.begin(), logits.end());
   if (temperature <= 0) return static_cast<int32_t>(best - logits.begin());
   const float scale = static_cast<float>(1 / temperature);
@@ -45,33 +33,53 @@ int32_t pick(const std::vector<float>& logits, double temperature, uint64_t key,
 
 }  // namespace
 
-Generated generate(model::Model& model, const ModelConfig& config, const std::vector<int32_t>& prompt,
+int64_t Generated::num_tokens() const {
+  int64_t count = 0;
+  for (const std::vector<int32_t>& sequence : tokens) count += std::ssize(sequence);
+  return count;
+}
+
+Generated generate(model::Model& model, const ModelConfig& config, const std::vector<std::vector<int32_t>>& prompts,
                    const GenerateOptions& options) {
-  const size_t room = static_cast<size_t>(config.max_position_embeddings);
-  if (prompt.empty()) throw Error(ExitCode::usage, "the prompt is empty; give at least one character with -p");
+  const int64_t room = config.max_position_embeddings, sequences = std::ssize(prompts);
   ENSURE(room >= 2, "no room to continue in ", room, " positions");
-  model.reserve_keys(1, config.max_position_embeddings);
-  std::vector<int32_t> context = prompt;
-  std::vector<float> logits(static_cast<size_t>(config.vocabulary()));
+  std::vector<std::vector<int32_t>> contexts = prompts;
+  for (std::vector<int32_t>& context : contexts) {
+    if (context.empty()) throw Error(ExitCode::usage, "a prompt is empty; give at least one character");
+    if (std::ssize(context) > room) context.erase(context.begin(), context.end() - room);
+  }
+  Decoder decoder(model, config, sequences);
   const uint64_t key = derive_key(options.seed, "generate");
   Generated result;
+  result.tokens.resize(prompts.size());
   double start = monotonic_seconds();
-  if (context.size() > room) context.erase(context.begin(), context.end() - static_cast<int64_t>(room));
-  feed(model, context, 0, logits);
+  for (int64_t b = 0; b < sequences; ++b) decoder.read(b, contexts[static_cast<size_t>(b)]);
   result.prefill_seconds = monotonic_seconds() - start;
   start = monotonic_seconds();
-  while (static_cast<int64_t>(result.tokens.size()) < options.max_tokens) {
-    const int32_t token = pick(logits, options.temperature, key, static_cast<int64_t>(result.tokens.size()));
-    if (token == data::kEndOfDocument) break;
-    result.tokens.push_back(token);
-    if (static_cast<int64_t>(result.tokens.size()) == options.max_tokens) break;
-    int64_t begin = static_cast<int64_t>(context.size());
-    if (context.size() == room) {
-      context.erase(context.begin(), context.end() - static_cast<int64_t>(room / 2));
-      begin = 0;
+  std::vector<bool> over(prompts.size(), false);
+  std::vector<int64_t> going;
+  std::vector<int32_t> next;
+  for (int64_t number = 0; number < options.max_tokens; ++number) {
+    going.clear(), next.clear();
+    for (int64_t b = 0; b < sequences; ++b) {
+      const size_t at = static_cast<size_t>(b);
+      if (over[at]) continue;
+      const int32_t token = pick(decoder.logits(b), options.temperature, key, number);
+      over[at] = token == data::kEndOfDocument;
+      if (over[at]) continue;
+      result.tokens[at].push_back(token);
+      if (number + 1 == options.max_tokens) continue;
+      std::vector<int32_t>& context = contexts[at];
+      const bool full = std::ssize(context) == room;
+      if (full) context.erase(context.begin(), context.end() - room / 2);
+      context.push_back(token);
+      if (full) {
+        decoder.read(b, context);
+      } else {
+        going.push_back(b), next.push_back(token);
+      }
     }
-    context.push_back(token);
-    feed(model, context, begin, logits);
+    decoder.advance(going, next);
   }
   result.decode_seconds = monotonic_seconds() - start;
   return result;

@@ -16,13 +16,15 @@ struct GenerateOptions {
 };
 
 struct Generated {
-  std::vector<int32_t> tokens;  // the new ones, without the end of the document
+  std::vector<std::vector<int32_t>> tokens;  // of each prompt the new ones, without the end of the document
   double prefill_seconds = 0, decode_seconds = 0;
+
+  int64_t num_tokens() const;
 };
 
-// Continues `prompt`. Stops at the end of a document. When the context is full, its newer half is read again.
-// The model's memory must be planned for config.max_position_embeddings rows.
-Generated generate(model::Model& model, const ModelConfig& config, const std::vector<int32_t>& prompt,
+// Continues every prompt; what becomes of one does not depend on the others. Each stops at the end of a document. When
+// a context is full, its newer half is read again.
+Generated generate(model::Model& model, const ModelConfig& config, const std::vector<std::vector<int32_t>>& prompts,
                    const GenerateOptions& options);
 
 }  // namespace engine::train

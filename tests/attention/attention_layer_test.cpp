@@ -238,8 +238,8 @@ TEST_CASE("attention_layer: with kept keys every position gives the bits of the 
       }
       nn::Pass pass = f.pass(0, 2);
       pass.seq_len = length;
-      pass.first_position = begin;
-      pass.keep_keys = true;
+      const nn::KeptSequence where[2] = {{.slot = 1, .position = begin}, {.slot = 0, .position = begin}};
+      pass.kept = where;
       pass.training = false;
       pass.positions = positions.data();
       pass.document_starts = starts.data();
@@ -280,11 +280,14 @@ TEST_CASE("attention_layer: keys beyond the reserved room are refused") {
   const auto x = test::values(1, kSeqLen * kHidden);
   auto y = test::poisoned(kSeqLen * kHidden);
   nn::Pass pass = f.pass(0, 1);
-  pass.keep_keys = true;
+  const nn::KeptSequence where[1] = {{.slot = 0, .position = 0}}, second[1] = {{.slot = 1, .position = 0}};
+  pass.kept = where;
   auto run = [&] { f.layer.forward(pass, tensor(x, {kSeqLen, kHidden}), tensor(y, {kSeqLen, kHidden})); };
   CHECK_THROWS_AS(run(), Error);
   f.layer.reserve_keys(1, kSeqLen - 1);
   CHECK_THROWS_WITH_AS(run(), doctest::Contains("beyond the room for 5 keys"), Error);
   f.layer.reserve_keys(1, kSeqLen);
   CHECK_NOTHROW(run());
+  pass.kept = second;
+  CHECK_THROWS_WITH_AS(run(), doctest::Contains("no room for the keys of sequence 1"), Error);
 }

@@ -204,8 +204,8 @@ TEST_CASE("model: logits with kept keys and values equal those of the whole pass
     for (int64_t begin = 0, length = 5; begin < S; begin += length, length = 1) {  // a prompt, then token by token
       nn::Pass part = pass;
       part.seq_len = length;
-      part.first_position = begin;
-      part.keep_keys = true;
+      const nn::KeptSequence where[1] = {{.slot = 0, .position = begin}};
+      part.kept = where;
       part.positions += begin;
       part.document_starts += begin;
       f.model.forward(part, tokens.slice_rows(begin, length));
