@@ -19,7 +19,7 @@ namespace train = engine::train;
 namespace {
 
 // A word as one would type it.
-std::string quoted(const std::string& word) {
+std::string shell_word(const std::string& word) {
   const bool plain = !word.empty() && word.find_first_not_of(
                                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                           "0123456789_./:=+,@%-") == std::string::npos;
@@ -33,7 +33,7 @@ std::string quoted(const std::string& word) {
 std::string command_text() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string words;
-  for (std::string word; std::getline(file, word, '\0');) words += (words.empty() ? "" : " ") + quoted(word);
+  for (std::string word; std::getline(file, word, '\0');) words += (words.empty() ? "" : " ") + shell_word(word);
   std::error_code error;
   return str(train::utc_time(), "  switchyard ", kVersion, "\n  cd ", std::filesystem::current_path(error).string(),
              "\n  ", words, "\n");

@@ -8,17 +8,19 @@
 namespace engine::train {
 namespace {
 
-constexpr int64_t kRowsPerPass = 512;  // of a context that is read; no bit depends on it
+constexpr int64_t kMaxRows = 512;  // of a pass over a context; no bit depends on it
 
 }  // namespace
 
-Decoder::Decoder(model::Model& model, const ModelConfig& config, int64_t num_sequences)
+Decoder::Decoder(model::Model& model, const ModelConfig& config, int64_t num_sequences, int64_t max_rows)
     : model_(model),
       capacity_(config.max_position_embeddings),
       vocabulary_(config.vocabulary()),
+      max_rows_(max_rows > 0 ? max_rows : std::max(num_sequences, std::min(kMaxRows, capacity_))),
       states_(static_cast<size_t>(num_sequences)),
       logits_(static_cast<size_t>(num_sequences * config.vocabulary())) {
-  model_.plan(std::max(num_sequences, std::min(kRowsPerPass, capacity_)));
+  ENSURE(num_sequences <= max_rows_, num_sequences, " sequences do not fit a pass of ", max_rows_, " rows");
+  if (max_rows == 0) model_.plan(max_rows_);
   model_.reserve_keys(num_sequences, capacity_);
 }
 
@@ -60,8 +62,8 @@ void Decoder::read(int64_t sequence, std::span<const int32_t> tokens) {
          " tokens has no place in ", capacity_);
   State& state = states_[static_cast<size_t>(sequence)];
   state = {};
-  for (size_t begin = 0; begin < tokens.size(); begin += kRowsPerPass) {
-    const size_t count = std::min<size_t>(kRowsPerPass, tokens.size() - begin);
+  for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(max_rows_)) {
+    const size_t count = std::min<size_t>(static_cast<size_t>(max_rows_), tokens.size() - begin);
     tokens_.clear(), positions_.clear(), document_starts_.clear();
     kept_.assign(1, {.slot = sequence, .position = state.length});
     for (int32_t token : tokens.subspan(begin, count)) append(state, token);

@@ -14,8 +14,9 @@ namespace engine::train {
 
 class Decoder {
  public:
-  // Plans the model's memory for itself; sequences may have up to config.max_position_embeddings tokens.
-  Decoder(model::Model& model, const ModelConfig& config, int64_t num_sequences);
+  // Sequences may have up to config.max_position_embeddings tokens. `max_rows`: of a pass, for which the model's memory
+  // was planned; 0: the decoder plans it.
+  Decoder(model::Model& model, const ModelConfig& config, int64_t num_sequences, int64_t max_rows = 0);
 
   // Makes `tokens` the whole of a sequence.
   void read(int64_t sequence, std::span<const int32_t> tokens);
@@ -36,7 +37,7 @@ class Decoder {
   void run(int64_t num_sequences, int64_t seq_len);
 
   model::Model& model_;
-  int64_t capacity_, vocabulary_;
+  int64_t capacity_, vocabulary_, max_rows_;
   std::vector<State> states_;
   std::vector<float> logits_;  // [sequences, V]
   // of one pass

@@ -48,7 +48,7 @@ Generated generate(model::Model& model, const ModelConfig& config, const std::ve
     if (context.empty()) throw Error(ExitCode::usage, "a prompt is empty; give at least one character");
     if (std::ssize(context) > room) context.erase(context.begin(), context.end() - room);
   }
-  Decoder decoder(model, config, sequences);
+  Decoder decoder(model, config, sequences, options.max_rows);
   const uint64_t key = derive_key(options.seed, "generate");
   Generated result;
   result.tokens.resize(prompts.size());

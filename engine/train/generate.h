@@ -13,6 +13,7 @@ struct GenerateOptions {
   int64_t max_tokens = 256;
   double temperature = 1;  // 0: always the likeliest token, the lowest of equals
   uint64_t seed = 1;
+  int64_t max_rows = 0;  // as in Decoder
 };
 
 struct Generated {

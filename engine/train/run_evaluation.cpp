@@ -149,7 +149,7 @@ void RunEvaluation::write_samples() {
   const Config& config = trainer_.config();
   const int64_t room = std::min<int64_t>(config.model.max_position_embeddings, 232);
   if (room < 4 || !sets_[0].held_out) return;
-  const int64_t longest = std::min<int64_t>({32, room / 2, trainer_.max_rows()});
+  const int64_t longest = std::min<int64_t>(32, room / 2);
   std::string text;
   for (int64_t i = 0; i < config.eval.samples; ++i) {
     console_.activity(str("writing sample ", i + 1, " of ", config.eval.samples));
@@ -157,10 +157,12 @@ void RunEvaluation::write_samples() {
     const int64_t length = std::min(longest, static_cast<int64_t>(set.tokens->tokens.size()));
     const std::vector<uint16_t> beginning = set.tokens->tokens.slice(0, length);
     const std::vector<int32_t> prompt(beginning.begin(), beginning.end());
-    const Generated written =
-        generate(trainer_.model(), config.model, prompt,
-                 {.max_tokens = room - length, .temperature = 0.8, .seed = static_cast<uint64_t>(config.seed + i)});
-    text += str("== ", set.name, " | ", data::decode(prompt), " | ", data::decode(written.tokens), "\n");
+    const Generated written = generate(trainer_.model(), config.model, {prompt},
+                                       {.max_tokens = room - length,
+                                        .temperature = 0.8,
+                                        .seed = static_cast<uint64_t>(config.seed + i),
+                                        .max_rows = trainer_.max_rows()});
+    text += str("== ", set.name, " | ", data::decode(prompt), " | ", data::decode(written.tokens[0]), "\n");
   }
   console_.activity("");
   if (directory_ && !text.empty()) directory_->publish(file_name("samples", report_.step, ".txt"), text);
