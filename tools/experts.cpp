@@ -5,7 +5,7 @@
 #include <iterator>
 #include <memory>
 
-#include "engine/config/reader.h"
+#include "engine/config/origins.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
 #include "tools/experts_report.h"
@@ -21,7 +21,7 @@ void read_experts_report(const std::string& run, ExpertsReport& report) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(ExitCode::usage, str("cannot read ", path, "; give the directory of a run"));
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  report.config = parse_config(text, path, {});
+  report.config = parse_resolved(text, path);
   report.analysis = train::analyse_load(report.history, report.config);
 }
 

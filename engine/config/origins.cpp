@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/config/canonical.h"
+#include "engine/config/reader.h"
 
 namespace engine {
 namespace {
@@ -50,6 +51,20 @@ std::string resolved_json(const Config& config) {
   for (const auto& [key, entry] : all.items())
     text += str(text.size() > 1 ? "," : "", "\n  ", Json(key).dump(), ": ", entry.dump());
   return text + "\n}\n";
+}
+
+Config parse_resolved(const std::string& text, const std::string& name) {
+  const Json all = Json::parse(text, nullptr, false);
+  if (!all.is_object()) throw Error(ExitCode::data, str(name, " is not what a run writes; take another run directory"));
+  Json config = Json::object();
+  for (const auto& [key, entry] : all.items()) {
+    std::string place = "/";  // data.sources[0].weight is /data/sources/0/weight
+    for (char c : key) {
+      if (c != ']') place += c == '.' || c == '[' ? '/' : c;
+    }
+    config[Json::json_pointer(place)] = entry.is_object() ? entry.value("value", Json()) : Json();
+  }
+  return parse_config(config.dump(), name, {});
 }
 
 }  // namespace engine

@@ -14,5 +14,7 @@ std::map<std::string, std::string> origins_of(const JsonValue& root, const std::
 
 // One object with every key in the order of the field lists: {"seed": {"value": 7, "origin": "my.json:4:11"}, ...}.
 std::string resolved_json(const Config& config);
+// The config of such a text; `name` stands for the file in messages.
+Config parse_resolved(const std::string& text, const std::string& name);
 
 }  // namespace engine
