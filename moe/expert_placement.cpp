@@ -217,7 +217,7 @@ std::string placement_json(const ExpertPlacement& placement) {
   for (size_t l = 0; l < placement.rank_of_expert_LE.size(); ++l) {
     json += l == 0 ? "\n  {\"rank_of_expert\": [" : ",\n  {\"rank_of_expert\": [";
     for (size_t e = 0; e < placement.rank_of_expert_LE[l].size(); ++e) {
-      json += (e == 0 ? "" : ", ") + std::to_string(placement.rank_of_expert_LE[l][e]);
+      json += engine::str(e == 0 ? "" : ", ", placement.rank_of_expert_LE[l][e]);
     }
     json += "]}";
   }

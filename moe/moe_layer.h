@@ -32,7 +32,7 @@ struct MoeShared {
   uint64_t seed = 0;
   int64_t granules_per_step = 1;
   double recv_headroom = 1;
-  ExpertPlacement placement;
+  ExpertPlacement placement{};
   size_t num_layers = 0;  // MoE layers made so far
   RoutingObserver* observer = nullptr;
 };

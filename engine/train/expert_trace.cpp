@@ -75,9 +75,9 @@ std::string TraceHeader::bytes() const {
       str("{\"experts\":", experts, ",\"slots\":", slots, ",\"seq_len\":", seq_len, ",\"sequences\":", sequences,
           ",\"granules\":", granules, ",\"ranks\":", ranks, ",\"ep_size\":", ep_size,
           ",\"capacity_factor\":", number_text(capacity_factor), ",\"layers\":[");
-  for (size_t l = 0; l < layers.size(); ++l) json += (l == 0 ? "" : ",") + std::to_string(layers[l]);
+  for (size_t l = 0; l < layers.size(); ++l) json += str(l == 0 ? "" : ",", layers[l]);
   json += "],\"sources\":[";
-  for (size_t s = 0; s < sources.size(); ++s) json += (s == 0 ? "" : ",") + json_string(sources[s]);
+  for (size_t s = 0; s < sources.size(); ++s) json += str(s == 0 ? "" : ",", json_string(sources[s]));
   json += "]}";
   std::string all(kMagic, kMagicBytes);
   const uint32_t length = static_cast<uint32_t>(json.size());

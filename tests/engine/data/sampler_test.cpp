@@ -108,7 +108,7 @@ TEST_CASE("eval_windows: every token but the first is predicted exactly once") {
 
 TEST_CASE("ngram: the hand-computed case, and probabilities sum to one") {
   NgramModel model(2, 4);
-  model.train({0, 1, 0, 1, 0, 2});
+  model.train(std::vector<uint16_t>{0, 1, 0, 1, 0, 2});
   // after 0: seen 1 twice, 2 once, two types; below it unigram 3/6, 2/6, 1/6 with three types
   const double uniform = 0.25, p1 = (2 + 3 * uniform) / (6 + 3), p3 = (0 + 3 * uniform) / (6 + 3);
   const uint16_t history[] = {0};

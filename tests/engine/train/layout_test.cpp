@@ -14,6 +14,8 @@ namespace {
 
 using namespace engine;
 using test::tiny_config;
+using test::TinyResult;
+using test::train_tiny;
 using train::StepResult;
 using train::Trainer;
 using Prepare = std::function<void(Trainer&)>;
