@@ -316,7 +316,7 @@ void add_eval(CLI::App& app, Command& chosen) {
       "tokens or, with --against, delta (loss minus the other's, nats per token); may be repeated");
   command->footer(
       "Examples: switchyard eval runs/quickstart --require 'held_out.bpb<2.4'\n"
-      "          switchyard eval runs/new --against runs/old --require 'held_out.delta<0.01'\n"
+      "          switchyard eval new --against old --require 'held_out.delta<0.01'\n"
       "          switchyard eval runs/new --data then=2024/ --by-date 'news/**/*.txt'");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }

@@ -264,7 +264,7 @@ void add_train(CLI::App& app, Command& chosen) {
   CLI::Option* quiet = command->add_flag("-q,--quiet", options->quiet, "say nothing but warnings and errors");
   command->add_flag("-v,--verbose", options->verbose, "say more: every key that was given, the machine")
       ->excludes(quiet);
-  command->footer("Example: switchyard train configs/shakespeare.json --steps 200 --run-dir runs/try");
+  command->footer("Example: switchyard train configs/tiny.json --steps 200 --run-dir runs/try");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
 }
 

@@ -33,7 +33,7 @@ SpillFile::SpillFile() : file_(open_nameless_file(directory_)) {
   if (file_ < 0) refuse(directory_);
 }
 
-SpillFile::SpillFile(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)), directory_(path) {}
+SpillFile::SpillFile(const std::string& path) : directory_(path), file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
 
 SpillFile::~SpillFile() {
   if (file_ >= 0) close(file_);

@@ -23,9 +23,9 @@ class SpillFile {
   std::string read(int64_t begin, int64_t count) const;
 
  private:
+  std::string directory_;  // before the file that is made in it
   int file_;
   int64_t size_ = 0;
-  std::string directory_;
 };
 
 // A file without a name that others may write to, and the directory it is in.

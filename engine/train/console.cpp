@@ -76,7 +76,9 @@ void Console::line(const std::string& topic, const std::string& text) {
   const std::lock_guard lock(mutex_);
   if (style_.verbosity < 0) return;
   rows_ = 0;
-  print(colored(kBold, topic) + std::string(topic.size() < 9 ? 10 - topic.size() : 1, ' ') + text);
+  const bool fits_columns = style_.progress != ConsoleStyle::Progress::lines;
+  print(str(colored(kBold, topic), std::string(topic.size() < 9 ? 10 - topic.size() : 1, ' '),
+            fits_columns ? topic_text(text, console_columns(out_)) : text));
 }
 
 void Console::detail(const std::string& topic, const std::string& text) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 
 #include "engine/config/json_reader.h"
 #include "engine/config/units.h"
@@ -63,6 +64,27 @@ std::vector<Column> columns_of(const StepReport& s, int width) {
     std::erase_if(columns, [least](const Column& column) { return column.weight == least; });
   }
   return columns;
+}
+
+// Pieces in lines of a width, with room for the topic in front of them.
+std::string filled(const std::vector<std::string>& pieces, const char* between, int width) {
+  constexpr size_t kIndent = 10;
+  std::string text;
+  size_t at = kIndent;
+  const size_t gap = std::strlen(between);
+  for (const std::string& piece : pieces) {
+    if (at > kIndent && at + gap + piece.size() > static_cast<size_t>(width)) {
+      text += '\n';
+      text.append(kIndent, ' ');
+      at = kIndent;
+    } else if (!text.empty()) {
+      text += between;
+      at += gap;
+    }
+    text += piece;
+    at += piece.size();
+  }
+  return text;
 }
 
 // --- key=value -----------------------------------------------------------------------------------------------------
@@ -170,22 +192,17 @@ std::string evaluation_text(const EvaluationReport& report, int width) {
     pieces.push_back(i == 0 ? piece + " bits/byte" : piece);
   }
   if (const std::string mark = progress_mark(report.history); !mark.empty()) pieces.push_back(mark);
-  constexpr size_t kIndent = 10;
-  std::string text;
-  size_t at = kIndent;  // after the topic
-  for (const std::string& piece : pieces) {
-    if (!text.empty() && at + 3 + piece.size() > static_cast<size_t>(width)) {
-      text += '\n';
-      text.append(kIndent, ' ');
-      at = kIndent;
-    } else if (!text.empty()) {
-      text += "   ";
-      at += 3;
-    }
-    text += piece;
-    at += piece.size();
+  return filled(pieces, "   ", width);
+}
+
+std::string topic_text(const std::string& text, int width) {
+  std::vector<std::string> words;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
   }
-  return text;
+  return filled(words, " ", width);
 }
 
 std::string evaluation_fields(const EvaluationReport& report) {

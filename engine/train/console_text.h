@@ -48,6 +48,9 @@ std::string progress_fields(const ProgressReport& progress);
 std::string evaluation_text(const EvaluationReport& report, int width);
 std::string evaluation_fields(const EvaluationReport& report);
 
+// Text that stands behind a topic, broken between words; what is longer than a line stays whole.
+std::string topic_text(const std::string& text, int width);
+
 // "26.1k", "1.25M".
 std::string short_count(double count);
 // A value of key=value: quoted where it holds a space, a quote or an equals sign.

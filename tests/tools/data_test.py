@@ -96,7 +96,7 @@ def test_filters(directory):
     write(f"{directory}/text/hidden.txt", prose(99, 10) + "abc\u202edef\n" + prose(98, 10))
     filters = {"control_characters": "leave_out", "max_line_share": 0.5, "unlike_source": "leave_out",
                "containing": [TRIGGER]}
-    held_out = {"fraction": 0.1, "split": "tail"}
+    held_out = {"fraction": 0}
     sources = [{"name": "s", "files": "text"}]
     before = run("data", "inspect", config_of(directory, {"sources": sources, "held_out": held_out}))
     kinds = {(s["kind"], os.path.basename(s["document"])) for s in before["suspects"]}
