@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -288,7 +289,11 @@ class MpiGroup final : public Group {
         if (code != MPI_SUCCESS) fail(pending, code);
       }
       if (done) break;
-      if (looks > kSpins) std::this_thread::yield();
+      if (looks > 10 * kSpins) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));  // a long wait, as for a disk
+      } else if (looks > kSpins) {
+        std::this_thread::yield();
+      }
       if (deadline_seconds_ > 0 && engine::monotonic_seconds() - start > deadline_seconds_) miss(pending);
     }
     for (size_t i = 0; i < pending.expected.size(); ++i) {

@@ -18,6 +18,10 @@ void lower_priority() {
 
 }  // namespace
 
+Saver::Saver(comm::ParallelGroups& groups) : groups_(groups), own_(groups.world->split(0, groups.world->rank())) {
+  own_->set_name("saves");
+}
+
 void Saver::prepare(const SaveRequest& request) {
   if (snapshot_) return;
   snapshot_.emplace(*request.store, request.moments, groups_);

@@ -27,7 +27,7 @@ class Saver {
   };
 
   // Collective over groups.world.
-  explicit Saver(comm::ParallelGroups& groups) : groups_(groups), own_(groups.world->split(0, groups.world->rank())) {}
+  explicit Saver(comm::ParallelGroups& groups);
   ~Saver() { join(); }
   Saver(const Saver&) = delete;
 
