@@ -138,10 +138,10 @@ step "install what is missing" install_packages
 state_before=$(tree_state 2>/dev/null || true)
 
 if [[ -z $mode ]]; then
-  step "build and test" build_and_test test build-test -Dcuda=disabled -- unit e2e scripts mpi
+  step "build and test" build_and_test test build-test -Dcuda=disabled -- unit e2e tools scripts mpi
 else
   step "build and test, warnings are errors" build_and_test test build-ci -Dcuda=disabled -Dwerror=true -- \
-    unit e2e scripts mpi
+    unit e2e tools scripts mpi
   step "address and undefined sanitizers" with_sanitizer asan address,undefined build-asan unit e2e
   step "thread sanitizer" with_sanitizer tsan thread build-tsan unit
   step "CUDA compile" cuda_compile
