@@ -109,6 +109,28 @@ cuda_emulated() {
   build_and_test emulated build-emulated -Dcuda=emulated -Dwerror=true -- cuda
 }
 
+# Every reader of files from outside, for seconds or for ten million inputs.
+fuzz() {
+  local code=0
+  bash scripts/fuzz.sh "$@" || code=$?
+  if [[ $code == 77 ]]; then
+    skip "nothing is fuzzed here: clang++ is not installed"
+  else
+    [[ $code == 0 ]] && pass
+  fi
+}
+
+preemption() { run python3 scripts/preemption_campaign.py build-ci/switchyard --results tests/results/preemption.md && pass; }
+
+checkpoint_damage() { run bash scripts/checkpoint_damage.sh build-ci/tests/damage_test && pass; }
+
+compare_safetensors() {
+  local code=0
+  run python3 scripts/compare_safetensors.py build-ci/tests/safetensors_accepts \
+    --results tests/results/compare_safetensors.md || code=$?
+  if [[ $code == 77 ]]; then skip "the package safetensors is not installed"; else [[ $code == 0 ]] && pass; fi
+}
+
 # Each bug that is planted has to fail its test.
 planted_bugs() { run python3 scripts/plant_bugs.py "$@" && pass; }
 
@@ -132,8 +154,8 @@ clean_tree() {
   fi
 }
 
-# the emulated processor without AVX, and ranks that are processes
-[[ -z $mode ]] || packages+=(qemu-user libopenmpi-dev openmpi-bin)
+# the emulated processor without AVX, ranks that are processes, and what fuzzes
+[[ -z $mode ]] || packages+=(qemu-user libopenmpi-dev openmpi-bin clang libclang-rt-14-dev)
 step "install what is missing" install_packages
 state_before=$(tree_state 2>/dev/null || true)
 
@@ -148,11 +170,16 @@ else
   step "CUDA on an emulated device" cuda_emulated
   [[ $mode == --full ]] || step "200 kills" kills --kills 200
   [[ $mode == --full ]] || step "planted bugs, a sample" planted_bugs --sample 4
+  [[ $mode == --full ]] || step "fuzz targets, a sample" fuzz
   step "clean tree" clean_tree
   if [[ $mode == --full ]]; then  # writes its table into the tree
     step "2,000 kills" kills --kills 2000 --results tests/results/kill_campaign.md
     step "planted bugs, all" planted_bugs --results tests/results/planted_bugs.md
     step "fifty steps without AVX" fifty_steps_without_avx
+    step "fuzz targets, ten million inputs" fuzz --executions 10000000
+    step "preemption" preemption
+    step "damaged checkpoints" checkpoint_damage
+    step "safetensors beside the reference" compare_safetensors
   fi
 fi
 

@@ -45,8 +45,22 @@ std::string checkpoints_of(const std::string& run) {
 
 int64_t bytes_of(const checkpoint::Reader& reader) {
   int64_t bytes = 0;
-  for (const auto& file : reader.files()) bytes += file.bytes;
+  for (const auto& [name, file] : reader.manifest().files) bytes += file.bytes;
   return bytes;
+}
+
+// Where a checkpoint came from: what its run went on from, the oldest first.
+Json lineage_of(const checkpoint::TrainingState& state) {
+  Json ancestors = Json::array();
+  for (const checkpoint::Ancestor& a : state.ancestors) {
+    ancestors.push_back({{"run", a.run},
+                         {"step", a.step},
+                         {"digest", a.digest},
+                         {"config_sha256", a.config_hash},
+                         {"text_hash", a.text_hash},
+                         {"changes", a.changes}});
+  }
+  return ancestors;
 }
 
 int info(const Options& options) {
@@ -59,14 +73,17 @@ int info(const Options& options) {
                 {"tokens", state.tokens},
                 {"digest", state.digest},
                 {"weights_hash", state.weights_hash},
-                {"weights", reader.num_weights()},
+                {"weights", reader.manifest().weights.size()},
+                {"run", state.run},
+                {"ancestors", lineage_of(state)},
                 {"bytes", bytes_of(reader)}});
     return 0;
   }
-  std::printf("%s\nstep     %lld\ntokens   %lld\ndigest   %s\nweights  %lld tensors, hash %s\n\n", path.c_str(),
+  std::printf("%s\nstep     %lld\ntokens   %lld\ndigest   %s\nweights  %zu tensors, hash %s\n\n", path.c_str(),
               static_cast<long long>(state.step), static_cast<long long>(state.tokens), state.digest.c_str(),
-              static_cast<long long>(reader.num_weights()), state.weights_hash.c_str());
-  for (const auto& file : reader.files()) std::printf("%10s  %s\n", print_bytes(file.bytes).c_str(), file.name.c_str());
+              reader.manifest().weights.size(), state.weights_hash.c_str());
+  for (const auto& [name, file] : reader.manifest().files)
+    std::printf("%10s  %s\n", print_bytes(file.bytes).c_str(), name.c_str());
   return 0;
 }
 
@@ -94,7 +111,10 @@ Json listed(const std::string& directory, const std::string& name, const std::ma
     row["tokens"] = state.tokens;
     row["bytes"] = bytes_of(reader);
     row["digest"] = state.digest;
-    row["config_sha256"] = to_hex(sha256(state.config.data(), static_cast<int64_t>(state.config.size())));
+    row["run"] = state.run;
+    row["config_sha256"] = state.config_hash;
+    row["text_hash"] = state.text_hash;
+    row["ancestors"] = lineage_of(state);
     const Config config = parse_config(state.config, name, {});
     row["began_from"] = config.train.init_from ? Json(*config.train.init_from) : Json(nullptr);
   } catch (const Error& error) {
@@ -103,14 +123,30 @@ Json listed(const std::string& directory, const std::string& name, const std::ma
   return row;
 }
 
+// What the checkpoints of a run came from, each ancestor once.
+void print_lineage(const Json& rows) {
+  std::vector<std::string> told;
+  for (const Json& row : rows) {
+    if (!row.contains("ancestors")) continue;
+    for (const Json& a : row["ancestors"]) {
+      std::string text = str("from step ", a["step"].get<int64_t>(), " of run ", a["run"].get<std::string>(),
+                             ", config ", a["config_sha256"].get<std::string>().substr(0, 8), ", text ",
+                             a["text_hash"].get<std::string>().substr(0, 8));
+      for (const Json& change : a["changes"]) text += "\n    " + change.get<std::string>();
+      if (std::find(told.begin(), told.end(), text) == told.end()) told.push_back(text);
+    }
+  }
+  for (const std::string& text : told) std::printf("%s%s\n", &text == &told.front() ? "\n" : "", text.c_str());
+}
+
 int ls(const Options& options) {
   const std::string directory = checkpoints_of(options.path);
   const std::map<std::string, std::string> tags = checkpoint::read_tags(directory);
   Json rows = Json::array();
   for (const std::string& name : checkpoint::list_checkpoints(directory)) rows.push_back(listed(directory, name, tags));
   if (options.json) return print_json({{"run", options.path}, {"checkpoints", rows}}), 0;
-  std::printf("%-14s %9s %9s %10s  %-16s %-8s  %s\n", "checkpoint", "step", "tokens", "size", "digest", "config",
-              "tags");
+  std::printf("%-14s %9s %9s %10s  %-16s %-8s %-8s  %s\n", "checkpoint", "step", "tokens", "size", "digest", "config",
+              "text", "tags");
   for (const Json& row : rows) {
     const std::string name = row["name"];
     std::string names;
@@ -119,11 +155,12 @@ int ls(const Options& options) {
       std::printf("%-14s damaged: %s\n", name.c_str(), row["problem"].get<std::string>().c_str());
       continue;
     }
-    std::printf("%-14s %9lld %9s %10s  %-16.16s %-8.8s  %s\n", name.c_str(), row["step"].get<long long>(),
+    std::printf("%-14s %9lld %9s %10s  %-16.16s %-8.8s %-8.8s  %s\n", name.c_str(), row["step"].get<long long>(),
                 print_count(row["tokens"]).c_str(), print_bytes(row["bytes"]).c_str(),
                 row["digest"].get<std::string>().c_str(), row["config_sha256"].get<std::string>().c_str(),
-                names.c_str());
+                row["text_hash"].get<std::string>().c_str(), names.c_str());
   }
+  print_lineage(rows);
   return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
 #include "engine/core/hash.h"
+#include "engine/core/stop_request.h"
 #include "engine/core/thread_pool.h"
 #include "engine/data/corpus.h"
 #include "engine/train/lr_schedule.h"
@@ -41,6 +42,8 @@ struct Options {
   std::vector<std::string> sets;
   std::string name, tokens, time;
   int64_t steps = 0;
+  std::vector<std::string> allow_change;
+  int64_t rollback = -1;
   bool overfit_batch = false, dry_run = false, json = false, quiet = false, verbose = false;
   train::ConsoleOptions console;
 };
@@ -48,15 +51,18 @@ struct Options {
 // "auto" and its fellows, or the path of a checkpoint.
 train::RunOptions run_options(const Options& options) {
   train::RunOptions run{.overfit_batch = options.overfit_batch, .dry_run = options.dry_run};
+  run.resume.allow_change = options.allow_change;
+  train::check_allowed_names(options.allow_change);
+  if (options.rollback >= 0) run.resume.rollback = options.rollback;
   if (options.resume == "auto") {
-    run.resume = train::Resume::automatic;
+    run.resume.mode = train::Resume::automatic;
   } else if (options.resume == "must") {
-    run.resume = train::Resume::must;
+    run.resume.mode = train::Resume::must;
   } else if (options.resume == "never") {
-    run.resume = train::Resume::never;
+    run.resume.mode = train::Resume::never;
   } else {
-    run.resume = train::Resume::path;
-    run.resume_path = options.resume;
+    run.resume.mode = train::Resume::path;
+    run.resume.path = options.resume;
   }
   return run;
 }
@@ -101,9 +107,16 @@ std::string default_run_dir(const Options& options, const Config& config) {
   return options.run_dir.empty() ? train::RunDirectory::default_path(config.name) : options.run_dir;
 }
 
-engine::data::Corpus prepare(const Config& config) {
-  return engine::data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
-                                      config.model.vocabulary());
+// False if a stop was requested meanwhile.
+bool prepare(const Config& config, engine::data::Corpus& corpus) {
+  try {
+    corpus = engine::data::prepare_corpus(config.data, config.directory, static_cast<uint64_t>(config.seed),
+                                          config.model.vocabulary());
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::stopped) throw;
+    return false;
+  }
 }
 
 train::RunSummary train_on_threads(const Options& options, const RankPlan& plan) {
@@ -113,14 +126,14 @@ train::RunSummary train_on_threads(const Options& options, const RankPlan& plan)
   Narration narration(directory, console_options(options));
   narration.say_config(options.config, config, all_sets(options));
   engine::data::Corpus corpus;
+  train::RunSummary summary{.status = "stopped", .run_dir = directory.path()};
   {
     engine::ThreadPool pool(plan.threads * plan.ranks);
     pool.make_current();
     narration.console().activity("reading the text");
-    corpus = prepare(config);
+    if (!prepare(config, corpus)) return summary;
     narration.console().activity("");
   }
-  train::catch_stop_signals();
   train::RunOptions run = run_options(options);
   narration.join(run);
   const comm::WatchLimits limits;
@@ -182,9 +195,14 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
     narration->say_config(options.config, config, all_sets(options));
     narration->join(run);
   }
-  const engine::data::Corpus corpus = prepare(config);
+  engine::data::Corpus corpus;
+  int64_t stopped = prepare(config, corpus) ? 0 : 1;
+  world->all_reduce_max(comm::Tensor(&stopped, comm::DType::i64, {1})).wait();
+  if (stopped != 0) {
+    watch.finish(*world);
+    return {.status = "stopped", .run_dir = path};
+  }
   comm::shake_hands(*world, {{"the text (data.sources)", corpus.manifest, str("of hash ", hash_of(corpus.manifest))}});
-  train::catch_stop_signals();
   comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
   const auto train = [&] {
     const train::RunSummary summary = train::run_training(config, run, *directory, groups, corpus);
@@ -192,6 +210,14 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
     return summary;
   };
   return narration ? narration->watch(train) : train();
+}
+
+int stopped(const train::RunSummary& summary) {
+  const std::string what =
+      summary.saved ? str("step ", summary.step, " is saved") : "there was nothing to save before the first step";
+  std::fprintf(stderr, "stopped on request: %s; go on with the same command and --run-dir %s\n", what.c_str(),
+               summary.run_dir.c_str());
+  return static_cast<int>(ExitCode::stopped);
 }
 
 int report(const Options& options, const train::RunSummary& summary) {
@@ -206,13 +232,13 @@ int report(const Options& options, const train::RunSummary& summary) {
                 static_cast<long long>(summary.step), summary.loss, summary.tokens_per_second, summary.digest.c_str(),
                 summary.run_dir.c_str());
   }
-  if (!summary.stopped()) return 0;
-  std::fprintf(stderr, "stopped on request; go on with the same command and --run-dir %s\n", summary.run_dir.c_str());
-  return static_cast<int>(ExitCode::stopped);
+  return summary.stopped() ? stopped(summary) : 0;
 }
 
 int run(const Options& options) {
+  run_options(options);  // for what is wrong with them
   const RankPlan plan = plan_ranks(options.ranks);
+  if (plan.kind != RankPlan::Kind::start_mpirun) engine::catch_stop_signals();
   switch (plan.kind) {
     case RankPlan::Kind::start_mpirun:
       check(options, read_config(options), plan.ranks);  // once, not by every rank
@@ -250,6 +276,14 @@ void add_train(CLI::App& app, Command& chosen) {
       ->check(CLI::PositiveNumber);
   command->add_option("--device", options->device, "cpu")->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
+  command
+      ->add_option("--rollback", options->rollback,
+                   "go back to the checkpoint of this step; later ones are kept as abandoned-step-*")
+      ->check(CLI::NonNegativeNumber)
+      ->excludes("--resume");
+  command->add_option("--allow-change", options->allow_change,
+                      "KEY: goes on although this key of the config differs from the checkpoint's; data: or the text; "
+                      "may be repeated");
   command->add_option("--steps", options->steps, "end after so many steps (train.stop.steps)")
       ->check(CLI::PositiveNumber);
   command->add_option("--tokens", options->tokens, "end after so many tokens, e.g. 5M (train.stop.tokens)");

@@ -22,16 +22,19 @@
 #include <vector>
 
 #include "comm/parallel_groups.h"
+#include "engine/checkpoint/manifest.h"
+#include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/snapshot.h"
 #include "engine/checkpoint/storage.h"
 #include "engine/nn/parameters.h"
 
 namespace engine::checkpoint {
 
-// A checkpoint that a run went on from, with another run, config or text since then.
+// A checkpoint that a run went on from, with another run, config or text since then, or without some samples.
 struct Ancestor {
   std::string run, digest, config_hash, text_hash;
   int64_t step = 0;
+  std::vector<std::string> changes;  // of what makes a training's course, for people
 };
 
 // What is neither a weight nor a moment; the same on every rank.
@@ -45,6 +48,7 @@ struct TrainingState {
   std::string weights_hash;  // filled in when it is saved
   std::string run;           // that saved it: a name of its own for each run directory
   std::string config_hash;   // of its config, every key
+  std::string text_hash;     // of the text it is trained on; "": not known
   std::vector<Ancestor> ancestors;
   std::string config;                                 // canonical JSON of the run's config
   std::string config_directory;                       // that its relative paths start from
@@ -86,34 +90,38 @@ std::vector<std::string> expendable_checkpoints(const std::string& directory, in
 void remove_checkpoints(const std::string& directory, const std::vector<std::string>& names,
                         Storage& storage = system_storage());
 
-// Everything that is wrong with a checkpoint, one sentence each; empty if it is whole.
-std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage = system_storage());
+// Renames checkpoints of later steps to abandoned-step-*, which no run goes on from and nothing removes; tags follow.
+// Returns their new names.
+std::vector<std::string> set_aside_after(const std::string& directory, int64_t step);
 
-// The newest whole checkpoint of a directory, "" if there is none. Newer ones that are damaged are reported.
+// Everything that is wrong with a checkpoint, one sentence each; empty if it is whole: every file has its hash, every
+// tensor of the manifest is in its file and in the index, every expert is there once, and the number of elements is
+// that of the config. With a group it is collective, and each rank hashes a share of the files.
+std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage = system_storage());
+std::vector<std::string> verify_checkpoint(const std::string& path, comm::Group& world);
+
+// The newest whole checkpoint of a directory, "" if there is none. What is wrong with newer ones is reported. With a
+// group it is collective.
 std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,
                                     Storage& storage = system_storage());
+std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,
+                                    comm::Group& world);
 
 // A checkpoint opened for reading; its manifest was checked against COMMIT, file sizes against the manifest.
 class Reader {
  public:
   explicit Reader(const std::string& path, Storage& storage = system_storage());
   ~Reader();
+  const std::string& path() const;
+  Storage& storage() const;
   const TrainingState& state() const;
-  // Every weight of the store, each found exactly once with its shape and hash; otherwise Error(checkpoint) with the
-  // list of what is missing or has another shape.
+  const Manifest& manifest() const;
+  const SafetensorsFile& tensors(const std::string& file) const;
+  // Every weight of the store, each found exactly once with its shape and hash, and finite; otherwise
+  // Error(checkpoint) with the list of what is not. Reads those weights and nothing else.
   void load_weights(nn::ParameterStore& store) const;
   // Any ranges, however they were cut when they were saved.
   void load_moments(std::vector<MomentSlice>& slices) const;
-
-  // Files whose content differs from the manifest, and files that it does not list; one sentence each.
-  std::vector<std::string> damaged_files() const;
-
-  struct FileInfo {
-    std::string name;
-    int64_t bytes;
-  };
-  std::vector<FileInfo> files() const;
-  int64_t num_weights() const;
 
  private:
   struct Contents;

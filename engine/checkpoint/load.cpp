@@ -1,10 +1,10 @@
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <map>
-#include <set>
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/checkpoint/file_system.h"
-#include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/config/json_reader.h"
 #include "engine/core/error.h"
@@ -12,16 +12,13 @@
 namespace engine::checkpoint {
 namespace {
 
-constexpr int64_t kLargestJson = int64_t{1} << 28;
+constexpr int64_t kLargestJson = int64_t{1} << 28, kLargestCommit = 4096;
 constexpr ExitCode kBad = ExitCode::checkpoint;
 
-JsonValue read_object(Storage& storage, const std::string& directory, const std::string& name,
-                      std::string* text = nullptr) {
+JsonValue read_object(Storage& storage, const std::string& directory, const std::string& name) {
   const std::string content = ExistingFile(directory, name, storage).read_all(kLargestJson);
   try {
-    JsonValue value = read_json(content, {.max_bytes = kLargestJson}, kBad);
-    if (text != nullptr) *text = content;
-    return value;
+    return read_json(content, {.max_bytes = kLargestJson}, kBad);
   } catch (const JsonError& error) {
     throw Error(kBad, str(directory, "/", name, ":", error.position().line, ": ", error.what()));
   }
@@ -56,52 +53,84 @@ std::string to_text(const JsonValue& value) {
   return "";
 }
 
+// What a checkpoint's JSON files say; a member of another type is an error with the file's name.
+const JsonValue& member(const JsonValue& json, const char* key, JsonValue::Type type, const std::string& file) {
+  const JsonValue* value = json.find(key);
+  if (value == nullptr) throw Error(kBad, str(file, " has no \"", key, "\""));
+  const bool fits = value->type == type || (type == JsonValue::Type::number && value->is_number());
+  if (!fits) throw Error(kBad, str(file, ":", value->position.line, ": \"", key, "\" is not ", json_type_name(type)));
+  return *value;
+}
+
+void read_lineage(const JsonValue& lineage, const std::string& file, TrainingState& state) {
+  using Type = JsonValue::Type;
+  const auto text = [&file](const JsonValue& json, const char* key) {
+    return member(json, key, Type::string, file).string;
+  };
+  state.run = text(lineage, "run");
+  state.config_hash = text(lineage, "config_hash");
+  state.text_hash = text(lineage, "text_hash");
+  for (const JsonValue& a : member(lineage, "ancestors", Type::array, file).items) {
+    Ancestor& ancestor = state.ancestors.emplace_back(Ancestor{.run = text(a, "run"),
+                                                               .digest = text(a, "digest"),
+                                                               .config_hash = text(a, "config_hash"),
+                                                               .text_hash = text(a, "text_hash"),
+                                                               .step = member(a, "step", Type::integer, file).integer,
+                                                               .changes = {}});
+    for (const JsonValue& change : member(a, "changes", Type::array, file).items) {
+      ancestor.changes.push_back(change.string);
+    }
+  }
+}
+
 TrainingState read_state(Storage& storage, const std::string& directory) {
+  using Type = JsonValue::Type;
+  const std::string file = directory + "/state.json";
   const JsonValue json = read_object(storage, directory, "state.json");
   TrainingState state;
-  state.step = json.at("step", kBad).integer;
-  state.tokens = json.at("tokens", kBad).integer;
-  state.digest = json.at("digest", kBad).string;
-  state.weights_hash = json.at("weights_hash", kBad).string;
-  state.next_sample = json.at("data", kBad).at("next_sample", kBad).integer;
-  state.total_steps = json.at("schedule", kBad).at("total_steps", kBad).integer;
-  state.seed = json.at("rng", kBad).at("seed", kBad).integer;
-  const JsonValue& lineage = json.at("lineage", kBad);
-  state.run = lineage.at("run", kBad).string;
-  state.config_hash = lineage.at("config_hash", kBad).string;
-  for (const JsonValue& a : lineage.at("ancestors", kBad).items) {
-    state.ancestors.push_back({.run = a.at("run", kBad).string,
-                               .digest = a.at("digest", kBad).string,
-                               .config_hash = a.at("config_hash", kBad).string,
-                               .text_hash = a.at("text_hash", kBad).string,
-                               .step = a.at("step", kBad).integer});
-  }
-  state.config_directory = json.at("config_directory", kBad).string;
-  state.config = to_text(json.at("config", kBad));
-  for (const auto& member : json.at("arrays", kBad).members) {
-    for (const JsonValue& item : member.value.items) state.arrays[member.key].push_back(item.number);
+  state.step = member(json, "step", Type::integer, file).integer;
+  state.tokens = member(json, "tokens", Type::integer, file).integer;
+  state.digest = member(json, "digest", Type::string, file).string;
+  state.weights_hash = member(json, "weights_hash", Type::string, file).string;
+  state.next_sample = member(member(json, "data", Type::object, file), "next_sample", Type::integer, file).integer;
+  state.total_steps = member(member(json, "schedule", Type::object, file), "total_steps", Type::integer, file).integer;
+  state.seed = member(member(json, "rng", Type::object, file), "seed", Type::integer, file).integer;
+  state.config_directory = member(json, "config_directory", Type::string, file).string;
+  state.config = to_text(member(json, "config", Type::object, file));
+  read_lineage(member(json, "lineage", Type::object, file), file, state);
+  for (const auto& array : member(json, "arrays", Type::object, file).members) {
+    if (array.value.type != Type::array) throw Error(kBad, str(file, ": the array ", array.key, " is no list"));
+    std::vector<double>& values = state.arrays[array.key];
+    for (const JsonValue& item : array.value.items) {
+      if (!item.is_number()) throw Error(kBad, str(file, ": the array ", array.key, " holds what is no number"));
+      values.push_back(item.number);
+    }
   }
   return state;
+}
+
+// A directory that is called after a step has to hold that step.
+void check_step(const std::string& path, int64_t manifest_step, int64_t state_step) {
+  const std::string name = std::filesystem::path(path + "/").parent_path().filename().string();
+  if (manifest_step != state_step) {
+    throw Error(kBad, str(path, "/state.json is of step ", state_step, " but manifest.json of step ", manifest_step));
+  }
+  if (name.starts_with("step-") && name != checkpoint_name(manifest_step)) {
+    throw Error(kBad, str(path, " holds step ", manifest_step, ": it is not what its name says"));
+  }
+}
+
+bool all_finite(const float* values, int64_t count) {
+  return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
 }
 
 }  // namespace
 
 struct Reader::Contents {
-  struct Weight {
-    std::string file, tensor, hash;
-    std::vector<int64_t> shape;
-  };
-  struct Moment {
-    std::string file;
-    int64_t begin, count;
-  };
-  Storage* storage;
+  Storage* storage = nullptr;
   std::string path;
+  Manifest manifest;
   TrainingState state;
-  std::vector<FileInfo> files;
-  std::map<std::string, std::string> sha256_of;
-  std::map<std::string, Weight> weights;
-  std::map<std::string, std::vector<Moment>> moments;
   mutable std::map<std::string, std::unique_ptr<SafetensorsFile>> open_files;
 
   const SafetensorsFile& file(const std::string& name) const {
@@ -120,51 +149,34 @@ Reader::Reader(const std::string& path, Storage& storage) : contents_(std::make_
   Contents& c = *contents_;
   c.storage = &storage;
   c.path = path;
-  const JsonValue commit = read_object(storage, path, "COMMIT");
-  std::string text;
-  const JsonValue manifest = read_object(storage, path, "manifest.json", &text);
-  const std::string sha = to_hex(sha256(text.data(), static_cast<int64_t>(text.size())));
-  if (commit.at("magic", kBad).string != "switchyard checkpoint" || commit.at("manifest_sha256", kBad).string != sha ||
-      commit.at("manifest_bytes", kBad).integer != static_cast<int64_t>(text.size())) {
-    throw Error(kBad, str(path, "/manifest.json is not the one that COMMIT names"));
-  }
-  if (manifest.at("version", kBad).integer != 1) {
-    throw Error(kBad,
-                str(path, " has format version ", manifest.at("version", kBad).integer, " but this program reads 1"));
-  }
-  for (const JsonValue& file : manifest.at("files", kBad).items) {
-    const FileInfo info{file.at("name", kBad).string, file.at("bytes", kBad).integer};
-    const int64_t bytes = ExistingFile(path, info.name, storage).bytes();
-    if (bytes != info.bytes) {
-      throw Error(kBad, str(path, "/", info.name, " has ", bytes, " bytes but the manifest says ", info.bytes));
-    }
-    c.files.push_back(info);
-    c.sha256_of[info.name] = file.at("sha256", kBad).string;
-  }
-  for (const JsonValue& weight : manifest.at("weights", kBad).items) {
-    Contents::Weight w{
-        weight.at("file", kBad).string, weight.at("tensor", kBad).string, weight.at("xxh3", kBad).string, {}};
-    for (const JsonValue& dim : weight.at("shape", kBad).items) w.shape.push_back(dim.integer);
-    if (!c.weights.emplace(weight.at("name", kBad).string, w).second) {
-      throw Error(kBad, str(path, " holds ", weight.at("name", kBad).string, " twice"));
-    }
-  }
-  for (const JsonValue& moment : manifest.at("moments", kBad).items) {
-    c.moments[moment.at("name", kBad).string].push_back(
-        {moment.at("file", kBad).string, moment.at("begin", kBad).integer, moment.at("count", kBad).integer});
+  const std::string commit = ExistingFile(path, "COMMIT", storage).read_all(kLargestCommit);
+  const std::string manifest = ExistingFile(path, "manifest.json", storage).read_all(kLargestJson);
+  check_commit(commit, manifest, path);
+  c.manifest = parse_manifest(manifest, path + "/manifest.json");
+  for (const auto& [name, file] : c.manifest.files) {
+    const int64_t bytes = ExistingFile(path, name, storage).bytes();
+    if (bytes == file.bytes) continue;
+    throw Error(kBad, str(path, "/", name, " has ", bytes, " bytes but the manifest says ", file.bytes));
   }
   c.state = read_state(storage, path);
+  check_step(path, c.manifest.step, c.state.step);
 }
 
 Reader::~Reader() = default;
 const TrainingState& Reader::state() const {
   return contents_->state;
 }
-std::vector<Reader::FileInfo> Reader::files() const {
-  return contents_->files;
+const Manifest& Reader::manifest() const {
+  return contents_->manifest;
 }
-int64_t Reader::num_weights() const {
-  return static_cast<int64_t>(contents_->weights.size());
+const SafetensorsFile& Reader::tensors(const std::string& file) const {
+  return contents_->file(file);
+}
+const std::string& Reader::path() const {
+  return contents_->path;
+}
+Storage& Reader::storage() const {
+  return *contents_->storage;
 }
 
 void Reader::load_weights(nn::ParameterStore& store) const {
@@ -172,19 +184,23 @@ void Reader::load_weights(nn::ParameterStore& store) const {
   auto problem = [&](const auto&... what) { problems += str(problems.empty() ? "" : "; ", what...); };
   for (nn::Parameter& parameter : store.all()) {
     const std::string& name = parameter.spec.name;
-    const auto found = contents_->weights.find(name);
-    if (found == contents_->weights.end()) {
+    const auto found = contents_->manifest.weights.find(name);
+    if (found == contents_->manifest.weights.end()) {
       problem(name, " is missing");
-    } else if (found->second.shape != parameter.spec.dims) {
+      continue;
+    }
+    const Manifest::Weight& weight = found->second;
+    if (weight.shape != parameter.spec.dims) {
       problem(name, " has another shape");
-    } else {
-      const SafetensorsFile& file = contents_->file(found->second.file);
-      file.read(contents_->entry(found->second.file, found->second.tensor), 0, parameter.elements,
-                parameter.weight.f32());
-      const Hash128 hash = hash_weight(parameter);
-      if (to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash)) != found->second.hash) {
-        problem(name, " is damaged (its hash differs from the manifest's)");
-      }
+      continue;
+    }
+    contents_->file(weight.file)
+        .read(contents_->entry(weight.file, weight.tensor), 0, parameter.elements, parameter.weight.f32());
+    const Hash128 hash = hash_weight(parameter);
+    if (to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash)) != weight.xxh3) {
+      problem(name, " is damaged (its hash differs from the manifest's)");
+    } else if (!all_finite(parameter.weight.f32(), parameter.elements)) {
+      problem(name, " is not finite");
     }
   }
   if (!problems.empty())
@@ -195,69 +211,30 @@ void Reader::load_weights(nn::ParameterStore& store) const {
 void Reader::load_moments(std::vector<MomentSlice>& slices) const {
   for (MomentSlice& slice : slices) {
     int64_t found = 0;
-    for (const Contents::Moment& moment : contents_->moments[slice.name]) {
-      const int64_t begin = std::max(slice.begin, moment.begin);
-      const int64_t end = std::min(slice.begin + slice.count, moment.begin + moment.count);
+    const auto ranges = contents_->manifest.moments.find(slice.name);
+    if (ranges == contents_->manifest.moments.end()) {
+      throw Error(kBad, str(contents_->path, " holds no optimizer values of ", slice.name));
+    }
+    for (const Manifest::Moments& range : ranges->second) {
+      const int64_t begin = std::max(slice.begin, range.begin);
+      const int64_t end = std::min(slice.begin + slice.count, range.begin + range.count);
       if (begin >= end) continue;
       found += end - begin;
-      const std::string suffix = slice.name + "@" + std::to_string(moment.begin);
-      const SafetensorsFile& file = contents_->file(moment.file);
-      file.read(contents_->entry(moment.file, "exp_avg." + suffix), begin - moment.begin, end - begin,
-                slice.exp_avg + (begin - slice.begin));
-      file.read(contents_->entry(moment.file, "exp_avg_sq." + suffix), begin - moment.begin, end - begin,
-                slice.exp_avg_sq + (begin - slice.begin));
+      for (const auto& [moment, to] : {std::pair{"exp_avg", slice.exp_avg}, {"exp_avg_sq", slice.exp_avg_sq}}) {
+        const std::string tensor = moment_tensor(moment, slice.name, range.begin);
+        float* values = to + (begin - slice.begin);
+        contents_->file(range.file)
+            .read(contents_->entry(range.file, tensor), begin - range.begin, end - begin, values);
+        if (!all_finite(values, end - begin)) {
+          throw Error(kBad, str(contents_->path, "/", range.file, ": ", tensor, " is not finite"));
+        }
+      }
     }
     if (found != slice.count) {
       throw Error(kBad, str(contents_->path, " holds ", found, " of the ", slice.count, " optimizer values of ",
                             slice.name, " from element ", slice.begin));
     }
   }
-}
-
-std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage) {
-  std::vector<std::string> problems;
-  std::unique_ptr<Reader> reader;
-  try {
-    reader = std::make_unique<Reader>(path, storage);
-  } catch (const Error& error) {
-    return {error.what()};
-  }
-  return reader->damaged_files();
-}
-
-std::vector<std::string> Reader::damaged_files() const {
-  std::vector<std::string> problems;
-  std::set<std::string> listed{"COMMIT", "manifest.json"};
-  for (const FileInfo& file : contents_->files) {
-    listed.insert(file.name);
-    try {
-      if (ExistingFile(contents_->path, file.name, *contents_->storage).sha256_hex() !=
-          contents_->sha256_of.at(file.name)) {
-        problems.push_back(
-            str(contents_->path, "/", file.name, " is damaged: its SHA-256 differs from the manifest's"));
-      } else if (file.name.ends_with(".safetensors")) {
-        contents_->file(file.name);
-      }
-    } catch (const Error& error) {
-      problems.push_back(error.what());
-    }
-  }
-  for (const std::string& name : Directory::open(contents_->path, *contents_->storage).names()) {
-    if (!listed.contains(name))
-      problems.push_back(str(contents_->path, "/", name, " does not belong to the checkpoint"));
-  }
-  return problems;
-}
-
-std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,
-                                    Storage& storage) {
-  for (const std::string& name : list_checkpoints(directory, storage)) {
-    const std::string path = directory + "/" + name;
-    const std::vector<std::string> found = verify_checkpoint(path, storage);
-    if (found.empty()) return path;
-    problems.insert(problems.end(), found.begin(), found.end());
-  }
-  return "";
 }
 
 }  // namespace engine::checkpoint

@@ -1,5 +1,5 @@
 // One safetensors file: eight bytes of header length, a JSON header, the tensors' bytes without gaps.
-// (Format: Hugging Face safetensors.) The reader accepts nothing that is not exactly that.
+// How the header is read: safetensors_header.h.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/checkpoint/file_system.h"
+#include "engine/checkpoint/safetensors_header.h"
 #include "engine/core/tensor.h"
 
 namespace engine::checkpoint {
@@ -20,12 +21,7 @@ void write_safetensors(NewFile& file, const std::vector<NamedTensor>& tensors, D
 
 class SafetensorsFile {
  public:
-  struct Entry {
-    std::string name, dtype;  // "F32", "BF16", "F16", ...
-    std::vector<int64_t> shape;
-    int64_t begin = 0, end = 0;  // bytes in the file
-    int64_t elements() const;
-  };
+  using Entry = SafetensorsEntry;
   // Throws Error(checkpoint) with the file and what is wrong.
   SafetensorsFile(const std::string& directory, const std::string& name, Storage& storage = system_storage());
 
@@ -39,6 +35,7 @@ class SafetensorsFile {
   std::string name_;
   ExistingFile file_;
   std::vector<Entry> entries_;
+  std::vector<size_t> by_name_;  // numbers of entries, sorted by name
 };
 
 }  // namespace engine::checkpoint

@@ -25,7 +25,8 @@ std::string state_text(const TrainingState& state) {
                          {"step", a.step},
                          {"digest", a.digest},
                          {"config_hash", a.config_hash},
-                         {"text_hash", a.text_hash}});
+                         {"text_hash", a.text_hash},
+                         {"changes", a.changes}});
   }
   Json json = {{"version", 1},
                {"step", state.step},
@@ -35,7 +36,11 @@ std::string state_text(const TrainingState& state) {
                {"rng", {{"seed", state.seed}}},
                {"digest", state.digest},
                {"weights_hash", state.weights_hash},
-               {"lineage", {{"run", state.run}, {"config_hash", state.config_hash}, {"ancestors", ancestors}}},
+               {"lineage",
+                {{"run", state.run},
+                 {"config_hash", state.config_hash},
+                 {"text_hash", state.text_hash},
+                 {"ancestors", ancestors}}},
                {"config_directory", state.config_directory},
                {"arrays", state.arrays}};
   json["config"] = Json::parse(state.config);

@@ -67,6 +67,17 @@ void remove_tag(const std::string& directory, const std::string& tag) {
   write_tags(directory, tags);
 }
 
+void move_tags(const std::string& directory, const std::string& from, const std::string& to) {
+  std::map<std::string, std::string> tags = read_tags(directory);
+  bool has_some = false;
+  for (auto& [tag, step] : tags) {
+    if (step != from) continue;
+    step = to;
+    has_some = true;
+  }
+  if (has_some) write_tags(directory, tags);
+}
+
 std::string step_of_tag(const std::string& directory, const std::string& tag) {
   const std::map<std::string, std::string> tags = read_tags(directory);
   const auto found = tags.find(tag);

@@ -18,6 +18,9 @@ void add_tag(const std::string& directory, const std::string& tag, const std::st
 // Throws Error(usage) naming the tags there are.
 void remove_tag(const std::string& directory, const std::string& tag);
 
+// Tags of `from` now name `to`.
+void move_tags(const std::string& directory, const std::string& from, const std::string& to);
+
 // The directory name that a tag stands for; Error(checkpoint) naming the tags there are.
 std::string step_of_tag(const std::string& directory, const std::string& tag);
 

@@ -1,5 +1,6 @@
 #include "engine/config/check.h"
 
+#include <algorithm>
 #include <set>
 
 namespace engine {
@@ -39,11 +40,12 @@ class Checker {
 };
 
 std::string divisors(int64_t n) {
+  constexpr int64_t kMost = 4096;
   std::string list;
-  for (int64_t d = 1; d <= n; ++d) {
+  for (int64_t d = 1; d <= std::min(n, kMost); ++d) {
     if (n % d == 0) list += (list.empty() ? "" : ", ") + std::to_string(d);
   }
-  return list;
+  return n > kMost ? list + ", ..." : list;
 }
 
 void check_model(const ModelConfig& m, Checker& check) {

@@ -241,6 +241,8 @@ struct TrainingConfig {
   std::optional<int64_t> micro_batch;
   int64_t granules = 4;
   bool document_mask = true;
+  std::string on_spike = "log";
+  double spike_z = 10;
   StopConfig stop;
   std::optional<std::string> init_from;
   UpcycleConfig upcycle;
@@ -255,6 +257,11 @@ struct TrainingConfig {
     v("granules", granules, at_least(1),
       "blocks of a step's batch that results are defined on; at least the number of ranks");
     v("document_mask", document_mask, any(), "attention and positions restart at each document");
+    v("on_spike", on_spike, one_of({"log", "skip", "rollback"}),
+      "a step whose loss or gradient norm is far out of line: say so, leave its update out (3 in a row at most), or go "
+      "back to a checkpoint and on without its samples (3 times at most)");
+    v("spike_z", spike_z, above(0.0),
+      "how far that is: robust standard deviations from the median of the last 128 steps");
     v("stop", stop, any(), "when the run ends");
     v("init_from", init_from, any(),
       "weights to start from: a run, a checkpoint or a Hugging Face directory; relative to the config file");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 
 namespace engine {
@@ -80,12 +81,34 @@ class CountingIterator {
   int64_t* taken_;
 };
 
+// An object or array that is being read. Keys of a large object are found by a map.
+struct OpenValue {
+  JsonValue* value;
+  std::map<std::string, int64_t> lines = {};
+
+  // Where a key of the object stands already; 0 if nowhere.
+  int64_t line_of(const std::string& key) {
+    const std::vector<JsonValue::Member>& members = value->members;
+    if (members.size() < 16) {
+      const auto same = [&key](const JsonValue::Member& member) { return member.key == key; };
+      const auto found = std::find_if(members.begin(), members.end(), same);
+      return found == members.end() ? 0 : found->position.line;
+    }
+    for (size_t i = lines.size(); i < members.size(); ++i) lines[members[i].key] = members[i].position.line;
+    const auto found = lines.find(key);
+    return found == lines.end() ? 0 : found->second;
+  }
+};
+
 class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
  public:
   TreeBuilder(std::string_view text, const JsonLimits& limits, ExitCode code)
       : text_(text), limits_(limits), code_(code) {}
 
   int64_t* taken() { return &taken_; }
+  [[noreturn]] void refuse_zero(size_t offset) {
+    throw JsonError(code_, position_of(static_cast<int64_t>(offset)), "not valid JSON: there is a zero byte");
+  }
   JsonValue take() { return std::move(root_); }
 
   bool null() override { return add(JsonValue{}); }
@@ -122,12 +145,10 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   bool end_array() override { return close(); }
   bool key(string_t& value) override {
     const JsonPosition position = token_position();
-    for (const JsonValue::Member& member : open_.back()->members) {
-      if (member.key != value) continue;
-      throw JsonError(code_, position,
-                      str("the key \"", value, "\" stands twice, first in line ", member.position.line));
+    if (const int64_t line = open_.back().line_of(value); line > 0) {
+      throw JsonError(code_, position, str("the key \"", value, "\" stands twice, first in line ", line));
     }
-    open_.back()->members.push_back({value, position, {}});
+    open_.back().value->members.push_back({value, position, {}});
     return true;
   }
   bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override {
@@ -161,6 +182,7 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   }
   bool add(JsonValue value) {
     value.position = token_position();
+    count_value(value.position);
     *slot() = std::move(value);
     return true;
   }
@@ -170,10 +192,15 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
     if (static_cast<int>(open_.size()) >= limits_.max_depth) {
       throw JsonError(code_, value.position, str("values are nested more than ", limits_.max_depth, " deep"));
     }
+    count_value(value.position);
     JsonValue* place = slot();
     *place = std::move(value);
-    open_.push_back(place);
+    open_.push_back({place});
     return true;
+  }
+  void count_value(const JsonPosition& position) {
+    if (++values_ <= limits_.max_values) return;
+    throw JsonError(code_, position, str("there are more than ", limits_.max_values, " values"));
   }
   bool close() {
     open_.pop_back();
@@ -184,7 +211,7 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   // pointers to open containers stay valid.
   JsonValue* slot() {
     if (open_.empty()) return &root_;
-    JsonValue* parent = open_.back();
+    JsonValue* parent = open_.back().value;
     if (parent->type == JsonValue::Type::object) return &parent->members.back().value;
     return &parent->items.emplace_back();
   }
@@ -213,18 +240,19 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
     }
     return at;
   }
-  JsonPosition position_of(int64_t offset) const {
+  // Goes on counting from the place that was asked for last.
+  JsonPosition position_of(int64_t offset) {
     offset = std::min(offset, static_cast<int64_t>(text_.size()));
-    JsonPosition position{1, 1, 1};
-    for (int64_t i = 0; i < offset; ++i) {
-      if (text_[static_cast<size_t>(i)] == '\n') {
-        ++position.line;
-        position.column = 1;
+    if (offset < counted_) counted_ = 0, counted_position_ = {1, 1, 1};
+    for (; counted_ < offset; ++counted_) {
+      if (text_[static_cast<size_t>(counted_)] == '\n') {
+        ++counted_position_.line;
+        counted_position_.column = 1;
       } else {
-        ++position.column;
+        ++counted_position_.column;
       }
     }
-    return position;
+    return counted_position_;
   }
   [[noreturn]] void fail_here(const std::string& message) { throw JsonError(code_, token_position(), message); }
 
@@ -232,8 +260,10 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
   JsonLimits limits_;
   ExitCode code_;
   JsonValue root_;
-  std::vector<JsonValue*> open_;
-  int64_t taken_ = 0, last_end_ = 0;
+  std::vector<OpenValue> open_;
+  int64_t taken_ = 0, last_end_ = 0, values_ = 0;
+  int64_t counted_ = 0;  // characters before counted_position_
+  JsonPosition counted_position_{1, 1, 1};
 };
 
 }  // namespace
@@ -243,6 +273,8 @@ JsonValue read_json(std::string_view text, const JsonLimits& limits, ExitCode co
     throw JsonError(code, {1, 1, 1}, str("the text has ", text.size(), " bytes but may have ", limits.max_bytes));
   }
   TreeBuilder builder(text, limits, code);
+  // the parser would take it for the end of the text
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) builder.refuse_zero(zero);
   nlohmann::json::sax_parse(CountingIterator(text.data(), builder.taken()),
                             CountingIterator(text.data() + text.size(), nullptr), &builder,
                             nlohmann::json::input_format_t::json, true, limits.comments);

@@ -1,7 +1,8 @@
 // The project's one JSON reader: strict, and every value knows where it stands.
 //
 // nlohmann::json splits the text; duplicate keys, nesting beyond 64, text beyond the size limit, integers beyond 64
-// bits, invalid UTF-8 and anything after the value are errors. Comments are allowed where asked for.
+// bits, invalid UTF-8 and anything after the value are errors. Comments are allowed where asked for. Takes time and
+// memory in proportion to the text, whatever it holds.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,7 @@ const char* json_type_name(JsonValue::Type type);
 struct JsonLimits {
   int64_t max_bytes = 1 << 20;
   int max_depth = 64;
+  int64_t max_values = int64_t{1} << 24;
   bool comments = false;
 };
 

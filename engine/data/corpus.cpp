@@ -144,6 +144,21 @@ std::vector<std::string> Corpus::summary() const {
   return lines;
 }
 
+std::string Corpus::text_hash() const {
+  constexpr int64_t kPiece = 1 << 20;  // tokens
+  Sha256 hash;
+  for (const SourceSplit& source : sources) {
+    const TokenList& tokens = source.train.tokens;
+    hash.update(str(source.train.name.size(), " ", source.train.name, " ", tokens.size(), " "));
+    for (int64_t first = 0, size = static_cast<int64_t>(tokens.size()); first < size; first += kPiece) {
+      const std::vector<uint16_t> piece = tokens.slice(first, std::min(kPiece, size - first));
+      const Hash128 text = xxh3_128(piece.data(), static_cast<int64_t>(piece.size() * sizeof(uint16_t)));
+      hash.update(str(text.low, " ", text.high, " "));
+    }
+  }
+  return to_hex(hash.finish());
+}
+
 int64_t Corpus::train_tokens() const {
   int64_t total = 0;
   for (const SourceSplit& source : sources) total += static_cast<int64_t>(source.train.tokens.size());

@@ -43,6 +43,8 @@ struct Corpus {
   std::vector<std::string> summary() const;
   int64_t train_tokens() const;
   double bytes_per_token() const;  // of the training text; 1 without any
+  // Of the tokens that are trained on, source by source: two corpora with the same one give the same samples.
+  std::string text_hash() const;
 };
 
 // The documents behind a corpus.

@@ -8,6 +8,7 @@
 
 #include "engine/core/hash.h"
 #include "engine/core/rng.h"
+#include "engine/core/stop_request.h"
 #include "engine/core/thread_pool.h"
 
 namespace engine::data {
@@ -98,6 +99,7 @@ std::vector<int64_t> near_duplicate_groups(const std::vector<const Document*>& d
   std::vector<int64_t> parents(documents.size());
   std::iota(parents.begin(), parents.end(), 0);
   for (size_t band = 0; band < kBands; ++band) {
+    throw_if_stop_requested();
     std::map<uint64_t, int64_t> first_with;
     for (size_t i = 0; i < documents.size(); ++i) {
       if (keys[i] == BandKeys{}) continue;

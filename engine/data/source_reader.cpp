@@ -9,6 +9,7 @@
 
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
+#include "engine/core/stop_request.h"
 #include "engine/data/document_reader.h"
 #include "engine/data/source_files.h"
 #include "engine/data/text_checks.h"
@@ -121,6 +122,7 @@ class SourceReader {
   };
 
   std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use) const {
+    throw_if_stop_requested();
     const int64_t limit = max_bytes_ < kNoLimit - kLongestComment ? max_bytes_ + kLongestComment : kNoLimit;
     return read_documents(place_of(base_, path), path, limit, facts, use, &keeper_);
   }

@@ -6,34 +6,13 @@
 #include <set>
 #include <vector>
 
-#include "engine/checkpoint/file_system.h"
-#include "engine/config/json_reader.h"
+#include "engine/checkpoint/weight_index.h"
 #include "engine/core/error.h"
 
 namespace engine::huggingface {
 namespace {
 
-constexpr int64_t kLargestIndex = int64_t{1} << 28;
-const char kIndex[] = "model.safetensors.index.json", kSingle[] = "model.safetensors";
-
-// Tensor by tensor, the file it lies in.
-std::map<std::string, std::string> read_index(const std::string& directory) {
-  const std::string text = checkpoint::ExistingFile(directory, kIndex).read_all(kLargestIndex);
-  std::map<std::string, std::string> files;
-  try {
-    const JsonValue json = read_json(text, {.max_bytes = kLargestIndex}, ExitCode::checkpoint);
-    for (const JsonValue::Member& member : json.at("weight_map", ExitCode::checkpoint).members) {
-      if (!checkpoint::is_plain_name(member.value.string)) {
-        throw Error(ExitCode::checkpoint, str(directory, "/", kIndex, " places ", member.key, " in \"",
-                                              member.value.string, "\", which is not a file name"));
-      }
-      files[member.key] = member.value.string;
-    }
-  } catch (const JsonError& error) {
-    throw Error(ExitCode::checkpoint, str(directory, "/", kIndex, ":", error.position().line, ": ", error.what()));
-  }
-  return files;
-}
+const char kSingle[] = "model.safetensors";
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text;
@@ -44,19 +23,19 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 }  // namespace
 
 WeightFiles::WeightFiles(const std::string& directory) : directory_(directory) {
-  if (access((directory + "/" + kIndex).c_str(), F_OK) != 0) {
+  if (access((directory + "/" + checkpoint::kWeightIndex).c_str(), F_OK) != 0) {
     add(directory, kSingle);
     return;
   }
-  const std::map<std::string, std::string> index = read_index(directory);
+  const std::map<std::string, std::string> index = checkpoint::read_weight_index(directory);
   std::set<std::string> files;
   for (const auto& [tensor, file] : index) files.insert(file);
   for (const std::string& file : files) add(directory, file);
   for (const auto& [tensor, file] : index) {
     const auto found = tensors_.find(tensor);
     if (found == tensors_.end() || found->second.file->name() != file) {
-      throw Error(ExitCode::checkpoint, str(directory, "/", file, " has no tensor ", tensor, " but ", kIndex,
-                                            " says so; get the directory again"));
+      throw Error(ExitCode::checkpoint, str(directory, "/", file, " has no tensor ", tensor, " but ",
+                                            checkpoint::kWeightIndex, " says so; get the directory again"));
     }
   }
 }

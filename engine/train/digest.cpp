@@ -38,4 +38,10 @@ void RunDigest::add_step(int64_t step, double loss, double grad_norm, std::span<
   digest_ = hash_.finish();
 }
 
+void RunDigest::add_event(const std::string& event) {
+  hash_.update(digest_.data(), static_cast<int64_t>(digest_.size()));
+  hash_.update(event);
+  digest_ = hash_.finish();
+}
+
 }  // namespace engine::train

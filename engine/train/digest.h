@@ -20,6 +20,8 @@ class RunDigest {
   void resume(const std::string& hex);
   void add_step(int64_t step, double loss, double grad_norm, std::span<const double> square_sums,
                 std::span<const int64_t> tokens_per_expert);
+  // What happened between steps, e.g. a rollback.
+  void add_event(const std::string& event);
   std::string hex() const { return to_hex(digest_); }
 
  private:

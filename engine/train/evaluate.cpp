@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/core/error.h"
+#include "engine/core/stop_request.h"
 #include "engine/data/document_mask.h"
 
 namespace engine::train {
@@ -48,6 +49,12 @@ void Evaluator::routed(size_t layer, const nn::Pass&, ConstTensor topk_idx_TK) {
   }
 }
 
+bool Evaluator::stop_agreed() {
+  int64_t wish = stop_requested() ? 1 : 0;
+  world_.all_reduce_max(Tensor(&wish, DType::i64, {1})).wait();
+  return wish != 0;
+}
+
 EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& windows) {
   const int64_t ranks = world_.size(), rank = world_.rank();
   const int64_t begin = windows.count() * rank / ranks, end = windows.count() * (rank + 1) / ranks;
@@ -58,7 +65,7 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
   tokens_per_expert_.assign(model_.moe_layers().size() * static_cast<size_t>(model_.num_experts()), 0);
   moe::RoutingObserver* other = model_.routing_observer();
   model_.observe_routing(this);
-  for (int64_t pass_begin = 0; pass_begin < most; pass_begin += max_windows_) {
+  for (int64_t pass_begin = 0; pass_begin < most && !result.stopped; pass_begin += max_windows_) {
     const int64_t first = std::min(begin + pass_begin, end), count = std::min(max_windows_, end - first);
     result.bytes += load(windows, first, count);
     nn::Pass pass{.num_sequences = count,
@@ -74,6 +81,7 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
       result.window_tokens[window] += counted_[row];
       result.window_nats[window] += static_cast<double>(losses_[row]);
     }
+    result.stopped = stop_agreed();
   }
   model_.observe_routing(other);
   const int64_t counts = static_cast<int64_t>(tokens_per_expert_.size());

@@ -16,6 +16,7 @@ struct EvalResult {
   double loss = 0;                       // nats per predicted token
   int64_t tokens = 0;                    // predicted
   int64_t bytes = 0;                     // of them bytes of text
+  bool stopped = false;                  // a stop was requested (stop_request.h): the figures are those of a part
   std::vector<double> window_nats = {};  // summed over the tokens of each window
   std::vector<int64_t> window_tokens = {};
   std::vector<int64_t> tokens_per_expert = {};  // [MoE layers][experts]
@@ -34,6 +35,7 @@ class Evaluator : private moe::RoutingObserver {
  private:
   void restart() override {}
   void routed(size_t layer, const nn::Pass& pass, ConstTensor topk_idx_TK) override;
+  bool stop_agreed();
   int64_t load(const data::EvalWindows& windows, int64_t first, int64_t count);
   model::Model& model_;
   comm::Group& world_;

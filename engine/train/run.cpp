@@ -1,9 +1,5 @@
 #include "engine/train/run.h"
 
-#include <signal.h>
-#include <unistd.h>
-
-#include <atomic>
 #include <cmath>
 #include <optional>
 
@@ -12,6 +8,7 @@
 #include "engine/config/parameter_count.h"
 #include "engine/config/units.h"
 #include "engine/core/error.h"
+#include "engine/core/stop_request.h"
 #include "engine/core/thread_pool.h"
 #include "engine/train/console.h"
 #include "engine/train/placement_file.h"
@@ -19,17 +16,13 @@
 #include "engine/train/run_environment.h"
 #include "engine/train/run_evaluation.h"
 #include "engine/train/run_log.h"
+#include "engine/train/spike_report.h"
 #include "engine/train/trainer.h"
 
 namespace engine::train {
 namespace {
 
-std::atomic<int> signals_received{0};
 constexpr double kWorthMoving = 0.98;  // of the fullest ranks' rows
-
-void on_signal(int number) {
-  if (signals_received.fetch_add(1) > 0) _exit(128 + number);
-}
 
 class Run {
  public:
@@ -45,30 +38,25 @@ class Run {
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         placement_(initial_placement(config, groups.ep->size())),
         trainer_(std::in_place, config, groups, placement_),
-        checkpoints_(*trainer_, directory, console_),
+        checkpoints_(*trainer_, directory, corpus.text_hash(), console_),
         log_(*trainer_, corpus, sampler_, written_directory(), console_, options.status),
         evaluation_(*trainer_, corpus, written_directory(), console_) {}
 
   RunSummary run() {
-    checkpoints_.start(options_.resume, options_.resume_path);
+    checkpoints_.start(options_.resume, options_.dry_run);
     if (!options_.dry_run) checkpoints_.prepare();
     if (written_directory()) write_what_was_given();
     log_.begin(last_step());
     describe();
     RunSummary summary{.status = "done", .run_dir = directory_.path()};
-    if (trainer_->step() >= last_step() && !options_.dry_run) {
-      summary.status = "already done";
-    } else {
-      while (trainer_->step() < last_step()) {
-        one_step();
-        if (options_.dry_run) break;
-        if (stop_agreed()) {
-          summary.status = trainer_->step() < last_step() && !time_is_up_ ? "stopped" : "done";
-          break;
-        }
-      }
-      if (!options_.dry_run) finish();
+    if (trainer_->step() >= last_step() && !options_.dry_run) summary.status = "already done";
+    evaluate_if_missing();
+    while (trainer_->step() < last_step() && !stop_agreed()) {
+      one_step();
+      if (options_.dry_run) break;
     }
+    if (!options_.dry_run && !finish()) summary.status = "stopped";
+    summary.saved = !options_.dry_run && trainer_->step() > 0;
     summary.step = trainer_->step();
     summary.tokens = trainer_->step() * config_.batch_tokens();
     summary.loss = last_loss_;
@@ -90,6 +78,11 @@ class Run {
     directory_.write("env.json", environment_json(options_.version, groups_, current_threads()));
     directory_.append_bytes("command.txt", options_.command);
     directory_.write("data.manifest.json", corpus_.manifest);
+    abandon_later_lines();
+  }
+
+  // Logs speak of each step once.
+  void abandon_later_lines() {
     for (const char* log : {"metrics.jsonl", "experts.jsonl", "eval.jsonl"}) {
       directory_.abandon_after(log, trainer_->step());
     }
@@ -131,11 +124,14 @@ class Run {
     const StepResult result =
         trainer_->train_step(first, [this](int64_t sample, int32_t* tokens) { sampler_.read(sample, tokens); });
     last_loss_ = result.loss;
+    stepped_ = true;
+    if (result.spike != SpikeAction::none) tell_of_spike(result, first);
+    if (result.spike == SpikeAction::rollback) return;
     const bool last = result.step == last_step();
     log_.step(result, result.step % config_.log.every.value == 0 || last || options_.dry_run, seconds_left());
     checkpoints_.report();
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
-    if (config_.eval.every && result.step % config_.eval.every->value == 0) evaluate(config_.eval.max_tokens.value);
+    if (is_evaluated(result.step)) evaluate();
     if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) {
       checkpoints_.save();
       if (config_.parallel.expert_placement == "auto") place_experts();
@@ -170,33 +166,62 @@ class Run {
     return config_.train.stop.time ? config_.train.stop.time->seconds - (monotonic_seconds() - started_) : INFINITY;
   }
 
-  void evaluate(int64_t max_tokens) {
-    say_activity("evaluating");
-    log_.evaluation(evaluation_.run(max_tokens));
-    say_activity("training");
-  }
-
   void say_activity(const char* text) {
     if (written_directory() && options_.status != nullptr) options_.status->activity(text);
+  }
+
+  bool is_evaluated(int64_t step) const {
+    return step >= last_step() || (config_.eval.every && step % config_.eval.every->value == 0);
+  }
+  // What a run that was stopped meanwhile still owes.
+  void evaluate_if_missing() {
+    if (trainer_->step() > 0 && !options_.dry_run && is_evaluated(trainer_->step()) && evaluation_.is_missing()) {
+      evaluate();
+    }
+  }
+  bool evaluate() { return evaluate(trainer_->step() >= last_step() ? 0 : config_.eval.max_tokens.value); }
+  bool evaluate(int64_t max_tokens) {
+    say_activity("evaluating");
+    const EvaluationReport& report = evaluation_.run(max_tokens);
+    say_activity("training");
+    if (evaluation_.stopped()) return false;
+    log_.evaluation(report);
+    return true;
+  }
+
+  // Says where the samples come from; a rollback also happens here.
+  void tell_of_spike(const StepResult& result, int64_t first) {
+    const std::vector<SampleOrder::Range> samples = trainer_->order().samples(first, config_.sequences_per_step());
+    const char* const what = result.spike == SpikeAction::log    ? "its update is applied"
+                             : result.spike == SpikeAction::skip ? "its update is left out"
+                                                                 : "the run goes back";
+    console_.warning(str(spike_text(result), "; ", what, "; samples ", ranges_text(samples), " from ",
+                         documents_of(samples, corpus_, sampler_, config_.train.seq_len)));
+    if (result.spike != SpikeAction::rollback) return;
+    checkpoints_.roll_back(result, samples);
+    if (written_directory()) abandon_later_lines();
   }
 
   // Collective: whether any rank wants to stop.
   bool stop_agreed() {
     const bool time = seconds_left() < 0;
-    int64_t wishes[2] = {signals_received.load() > 0 || (leads_ && directory_.stop_requested()) ? 1 : 0,
+    // a file STOP that was left behind lets each run take one step
+    int64_t wishes[2] = {stop_requested() || (leads_ && stepped_ && directory_.stop_requested()) ? 1 : 0,
                          time && leads_ ? 1 : 0};
     groups_.world->all_reduce_max(Tensor(wishes, DType::i64, {2})).wait();
     time_is_up_ = wishes[1] != 0;
     return wishes[0] != 0 || wishes[1] != 0;
   }
 
-  void finish() {
+  // False if the run is to be gone on with.
+  bool finish() {
     say_activity("saving");
     console_.activity("saving");
     checkpoints_.finish();
     console_.activity("");
     say_activity("training");
-    if (trainer_->step() >= last_step() || time_is_up_) evaluate(0);
+    if (trainer_->step() < last_step() && !time_is_up_) return false;
+    return (trainer_->step() >= last_step() && !evaluation_.is_missing()) || evaluate(0);
   }
 
   Config config_;
@@ -214,16 +239,10 @@ class Run {
   RunLog log_;
   RunEvaluation evaluation_;
   double started_ = monotonic_seconds(), last_loss_ = 0;
-  bool time_is_up_ = false;
+  bool time_is_up_ = false, stepped_ = false;
 };
 
 }  // namespace
-
-void catch_stop_signals() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  for (int number : {SIGINT, SIGTERM, SIGUSR1}) sigaction(number, &action, nullptr);
-}
 
 RunSummary run_training(const Config& config, const RunOptions& options, RunDirectory& directory,
                         comm::ParallelGroups& groups, const data::Corpus& corpus) {

@@ -16,8 +16,7 @@
 namespace engine::train {
 
 struct RunOptions {
-  Resume resume = Resume::automatic;
-  std::string resume_path{};   // with Resume::path
+  ResumeOptions resume{};
   bool overfit_batch = false;  // the first batch in every step
   bool dry_run = false;        // everything up to and including one step; nothing is written
   // Of the process that leads; null: nothing is said, no status.json is kept.
@@ -31,15 +30,13 @@ struct RunSummary {
   int64_t step = 0, tokens = 0;
   double loss = 0, tokens_per_second = 0;
   std::string digest{}, run_dir{};
+  bool saved = false;  // there is a checkpoint of this step
   bool stopped() const { return status == "stopped"; }
 };
 
-// Collective over all ranks of `groups`; the first rank writes the logs. A signal or a file STOP in the directory
-// ends the run after a step, with a checkpoint.
+// Collective over all ranks of `groups`; the first rank writes the logs. A signal on any rank (stop_request.h) or a
+// file STOP in the directory ends the run at a step boundary, with a checkpoint of what there is to save.
 RunSummary run_training(const Config& config, const RunOptions& options, RunDirectory& directory,
                         comm::ParallelGroups& groups, const data::Corpus& corpus);
-
-// Makes SIGINT, SIGTERM and SIGUSR1 end the run after the step under way; a second one ends it at once.
-void catch_stop_signals();
 
 }  // namespace engine::train

@@ -16,14 +16,15 @@ namespace engine::train {
 
 class RunCheckpoints {
  public:
-  // Collective, like all the rest.
-  RunCheckpoints(Trainer& trainer, RunDirectory& directory, Console& console)
-      : trainer_(trainer), directory_(directory), console_(console), saver_(trainer.groups()) {}
+  // Collective, like all the rest. `text_hash`: of the corpus.
+  RunCheckpoints(Trainer& trainer, RunDirectory& directory, const std::string& text_hash, Console& console)
+      : trainer_(trainer), directory_(directory), text_hash_(text_hash), console_(console), saver_(trainer.groups()) {}
   // Waits for a save that is under way.
   ~RunCheckpoints();
 
-  // Restores the checkpoint to go on from; otherwise begins anew, from train.init_from where it is given.
-  void start(Resume resume, const std::string& resume_path);
+  // Restores the checkpoint to go on from; otherwise begins anew, from train.init_from where it is given. Later
+  // checkpoints of the run, which are damaged or given up, are set aside, unless the run `only_looks`.
+  void start(const ResumeOptions& options, bool only_looks);
   // Looks whether the checkpoints to come can be written, and takes the memory for them.
   // Throws Error(environment) with the numbers.
   void prepare();
@@ -37,15 +38,23 @@ class RunCheckpoints {
   std::string wait_for_saved();
   // A trainer built anew in the place of the last one takes that state.
   void restore(const std::string& path);
+  // After a spike: back to the newest checkpoint, and on without `samples`. Throws Error(numerical) if there is none,
+  // or after SpikePolicy::kMostRollbacks.
+  void roll_back(const StepResult& spike, const std::vector<SampleOrder::Range>& samples);
 
   int64_t snapshot_bytes() const { return saver_.snapshot_bytes(); }
 
  private:
-  void find_lineage(const std::string& from);
+  void find_lineage(const std::string& from, const std::vector<ConfigChange>& changes);
   void tell(const std::optional<checkpoint::Saver::Outcome>& outcome);
+  void add_ancestor(const checkpoint::TrainingState& saved);
+  void set_aside(int64_t step);
+  std::string checkpoint_before_spike();
 
   Trainer& trainer_;
   RunDirectory& directory_;
+  std::string text_hash_;
+  std::vector<std::string> allow_change_{};
   Console& console_;
   checkpoint::Saver saver_;
   std::string run_;  // see TrainingState

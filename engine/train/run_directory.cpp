@@ -19,6 +19,26 @@ namespace engine::train {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// The "step" of a line of a log, 0 if it has none.
+int64_t step_of(const std::string& line) {
+  const size_t at = line.find("\"step\":");
+  return at == std::string::npos ? 0 : std::atoll(line.c_str() + at + 7);
+}
+
+// "2026-01-31 12:00:00", local time
+std::string time_text(const char* format) {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  char text[32];
+  std::strftime(text, sizeof(text), format, &local);
+  return text;
+}
+
+}  // namespace
+
 RunDirectory::RunDirectory(const std::string& path, bool leads) : path_(path) {
   if (!leads) return;
   std::error_code error;
@@ -44,7 +64,7 @@ RunDirectory::RunDirectory(const std::string& path, bool leads) : path_(path) {
   }
   char host[64] = {};
   gethostname(host, sizeof(host) - 1);
-  const std::string owner = str("process ", getpid(), " on ", host);
+  const std::string owner = str("process ", getpid(), " on ", host, " since ", time_text("%Y-%m-%d %H:%M:%S"));
   if (ftruncate(lock_, 0) == 0 && pwrite(lock_, owner.data(), owner.size(), 0) < 0) {
     // the lock holds all the same; only its owner's name is missing
   }
@@ -63,12 +83,7 @@ RunDirectory::~RunDirectory() {
 }
 
 std::string RunDirectory::default_path(const std::string& name) {
-  const std::time_t now = std::time(nullptr);
-  std::tm local{};
-  localtime_r(&now, &local);
-  char stamp[32];
-  std::strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &local);
-  return "runs/" + name + "-" + stamp;
+  return "runs/" + name + "-" + time_text("%Y%m%d-%H%M%S");
 }
 
 void RunDirectory::write(const std::string& name, const std::string& text) const {
@@ -116,15 +131,19 @@ void RunDirectory::abandon_after(const std::string& log, int64_t step) const {
   std::ifstream file(path, std::ios::binary);
   if (!file) return;
   std::string line, kept, abandoned;
-  while (std::getline(file, line)) {
-    const size_t at = line.find("\"step\":");
-    const int64_t line_step = at == std::string::npos ? 0 : std::atoll(line.c_str() + at + 7);
-    (line_step > step ? abandoned : kept) += line + "\n";
-  }
+  while (std::getline(file, line)) (file.eof() || step_of(line) > step ? abandoned : kept) += line + "\n";
   if (abandoned.empty()) return;
   std::ofstream(path_ + "/" + log.substr(0, log.find('.')) + ".abandoned.jsonl", std::ios::binary | std::ios::app)
       << abandoned;
   write(log, kept);
+}
+
+int64_t RunDirectory::last_step(const std::string& log) const {
+  std::ifstream file(path_ + "/" + log, std::ios::binary);
+  std::string line;
+  int64_t step = -1;
+  while (std::getline(file, line)) step = step_of(line);
+  return step;
 }
 
 bool RunDirectory::stop_requested() const {

@@ -30,8 +30,10 @@ class RunDirectory {
   void append(const std::string& name, const std::string& line) { append_bytes(name, line + "\n"); }
   void append_bytes(const std::string& name, const std::string& bytes);
   // Moves lines of a log whose "step" is beyond `step` to NAME.abandoned.jsonl: they belong to steps that are done
-  // again.
+  // again. So does a last line that was not written to its end.
   void abandon_after(const std::string& log, int64_t step) const;
+  // The "step" of the last line of a log; -1 if there is none.
+  int64_t last_step(const std::string& log) const;
   bool stop_requested() const;  // a file called STOP
 
  private:

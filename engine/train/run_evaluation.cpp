@@ -79,9 +79,16 @@ void RunEvaluation::begin() {
   console_.line("baseline", text);
 }
 
+bool RunEvaluation::is_missing() const {
+  int64_t found = sets_.empty() || (directory_ && directory_->last_step("eval.jsonl") >= trainer_.step()) ? 1 : 0;
+  trainer_.groups().world->all_reduce_max(Tensor(&found, DType::i64, {1})).wait();
+  return found == 0;
+}
+
 const EvaluationReport& RunEvaluation::run(int64_t max_tokens) {
   if (sets_.empty()) return report_;
   evaluate(max_tokens);
+  if (stopped_) return report_;
   add_held_out_total();
   report_.step = trainer_.step();
   report_.baselines = baselines_;
@@ -96,11 +103,13 @@ void RunEvaluation::evaluate(int64_t max_tokens) {
   const int64_t S = trainer_.config().train.seq_len;
   const int64_t sources = static_cast<int64_t>(corpus_.sources.size());
   report_.results.clear();
-  for (size_t i = 0; i < sets_.size(); ++i) {
+  stopped_ = false;
+  for (size_t i = 0; i < sets_.size() && !stopped_; ++i) {
     const Set& set = sets_[i];
     console_.activity(str("evaluating ", set.name, ", set ", i + 1, " of ", sets_.size()));
     const int64_t share = max_tokens == 0 || !set.held_out ? max_tokens : std::max<int64_t>(S, max_tokens / sources);
     report_.results.push_back(evaluator_.run(set.name, data::EvalWindows(*set.tokens, S, share)));
+    stopped_ = report_.results.back().stopped;
   }
   console_.activity("");
 }

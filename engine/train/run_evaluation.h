@@ -23,6 +23,10 @@ class RunEvaluation {
   void begin();
   // Collective. Of each set at most about max_tokens tokens, 0: all. The results of the last one.
   const EvaluationReport& run(int64_t max_tokens);
+  // Whether a stop was requested (stop_request.h) during the last one, of which nothing is recorded then.
+  bool stopped() const { return stopped_; }
+  // Collective. Whether eval.jsonl has nothing of the trainer's step, since a run was stopped before.
+  bool is_missing() const;
 
  private:
   struct Set {
@@ -43,6 +47,7 @@ class RunEvaluation {
   std::vector<Set> sets_;
   std::vector<data::Baseline> baselines_;  // of the held-out text as a whole, then of each set
   EvaluationReport report_;
+  bool stopped_ = false;
 };
 
 }  // namespace engine::train

@@ -158,24 +158,25 @@ void RunLog::add_tensorboard(int64_t step, const Scalars& scalars) {
 
 void RunLog::write_metrics(const StepResult& r, double speed) {
   const StepPhases& p = r.phases;
-  const Json line = {{"step", r.step},
-                     {"tokens", r.step * trainer_.config().batch_tokens()},
-                     {"loss", r.loss},
-                     {"aux_loss", r.aux_loss},
-                     {"z_loss", r.z_loss},
-                     {"grad_norm", r.grad_norm},
-                     {"loss_z", number_or_null(r.loss_z)},
-                     {"grad_norm_z", number_or_null(r.grad_norm_z)},
-                     {"lr", r.lr},
-                     {"tokens_per_second", speed},
-                     {"step_seconds", r.seconds},
-                     {"phases",
-                      {{"data", p.data},
-                       {"forward", p.forward},
-                       {"backward", p.backward},
-                       {"comm", p.comm},
-                       {"optimizer", p.optimizer}}},
-                     {"recomputed", r.recomputed}};
+  Json line = {{"step", r.step},
+               {"tokens", r.step * trainer_.config().batch_tokens()},
+               {"loss", r.loss},
+               {"aux_loss", r.aux_loss},
+               {"z_loss", r.z_loss},
+               {"grad_norm", r.grad_norm},
+               {"loss_z", number_or_null(r.loss_z)},
+               {"grad_norm_z", number_or_null(r.grad_norm_z)},
+               {"lr", r.lr},
+               {"tokens_per_second", speed},
+               {"step_seconds", r.seconds},
+               {"phases",
+                {{"data", p.data},
+                 {"forward", p.forward},
+                 {"backward", p.backward},
+                 {"comm", p.comm},
+                 {"optimizer", p.optimizer}}},
+               {"recomputed", r.recomputed}};
+  if (r.spike != SpikeAction::none) line["spike"] = r.spike == SpikeAction::skip ? "skipped" : "logged";
   directory_->append("metrics.jsonl", line.dump());
 }
 

@@ -27,6 +27,7 @@ Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::Expert
       optimizer_(config_.optim, store_, table_, groups),
       grid_(table_, config_.train.granules),
       schedule_(config_, groups.world->rank(), groups.world->size()),
+      spikes_(config_.train),
       total_steps_(scheduled_steps(config_)) {
   model_.plan(schedule_.max_rows());
   losses_T_.resize(static_cast<size_t>(schedule_.max_rows()));
@@ -48,11 +49,14 @@ void Trainer::resume(int64_t step, const std::string& digest) {
   store_.weights_changed();
 }
 
-StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
+StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read_sample) {
   const double start = monotonic_seconds();
   activity().step = step_ + 1;
   activity().in_step = true;
   StepResult result;
+  const SampleReader read = [this, &read_sample](int64_t place, int32_t* tokens) {
+    read_sample(order_.sample(place), tokens);
+  };
   compute_gradients(first_sample, read, result.phases);
   if (!grid_.end_step(*groups_.world)) {
     result.recomputed = 1;
@@ -73,20 +77,36 @@ StepResult Trainer::train_step(int64_t first_sample, const SampleReader& read) {
   collect_balance(result);
   result.loss_z = loss_history_.add(result.loss);
   result.grad_norm_z = norm_history_.add(result.grad_norm);
-  Profiler::Scope time(profiler, "optimizer");
-  result.lr = learning_rate(config_.optim, step_, total_steps_);
-  // PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6), never above 1
-  const double limit = config_.optim.grad_clip;
-  const double clip = limit > 0 ? std::min(1.0, limit / (result.grad_norm + 1e-6)) : 1.0;
+  result.spike = spikes_.decide(result.loss_z, result.grad_norm_z);
+  result.step = step_ + 1;
+  if (result.spike == SpikeAction::rollback) {
+    optimizer_.clear_gradients();
+    activity().in_step = false;
+    return result;
+  }
   ++step_;
-  optimizer_.update(step_, result.lr, clip);
-  result.step = step_;
+  result.lr = learning_rate(config_.optim, step_ - 1, total_steps_);
+  update(result);
   digest_.add_step(step_, result.loss, result.grad_norm, optimizer_.square_sums(), tokens_per_expert_);
   activity().in_step = false;
   const double end = monotonic_seconds();
   result.phases.optimizer = end - reduced;
   result.seconds = end - start;
   return result;
+}
+
+void Trainer::update(const StepResult& result) {
+  Profiler::Scope time(model_.profiler(), "optimizer");
+  if (result.spike == SpikeAction::skip) {
+    optimizer_.clear_gradients();
+    digest_.add_event("skipped");
+    return;
+  }
+  finish_balance();
+  // PyTorch's clip_grad_norm_: max_norm / (norm + 1e-6), never above 1
+  const double limit = config_.optim.grad_clip;
+  const double clip = limit > 0 ? std::min(1.0, limit / (result.grad_norm + 1e-6)) : 1.0;
+  optimizer_.update(step_, result.lr, clip);
 }
 
 void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read, StepPhases& phases) {
@@ -156,7 +176,14 @@ void Trainer::collect_balance(StepResult& result) {
     }
     dropped_[l] = 0;
     for (int64_t dropped : load.dropped_G) dropped_[l] += dropped;
-    layer.finish_step(counts);
+  }
+}
+
+// What the balance of the next step follows from.
+void Trainer::finish_balance() {
+  const size_t E = static_cast<size_t>(config_.model.num_experts);
+  for (size_t l = 0; l < model_.moe_layers().size(); ++l) {
+    model_.moe_layers()[l]->finish_step({tokens_per_expert_.data() + l * E, E});
   }
 }
 

@@ -17,6 +17,8 @@
 #include "engine/train/optimizer.h"
 #include "engine/train/pass_schedule.h"
 #include "engine/train/robust_z.h"
+#include "engine/train/sample_order.h"
+#include "engine/train/spike_policy.h"
 #include "engine/train/tensor_table.h"
 
 namespace engine::train {
@@ -39,6 +41,7 @@ struct StepResult {
   double seconds = 0;
   StepPhases phases;
   int64_t recomputed = 0;  // 1 if the gradient grid had to be widened
+  SpikeAction spike = SpikeAction::none;
 };
 
 class Trainer {
@@ -46,8 +49,9 @@ class Trainer {
   // Builds the model of this rank and gives it memory; weights are initialised from the seed.
   Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement = {});
 
-  // One optimizer step on samples [first_sample, first_sample + sequences per step).
-  // Throws Error(numerical) before any weight is touched when a gradient is not finite.
+  // One optimizer step on the samples at places [first_sample, first_sample + sequences per step) of the order.
+  // Throws Error(numerical) before any weight is touched when a gradient is not finite. After a spike that is to be
+  // undone the trainer is as before, but for the histories; it has to be restored.
   StepResult train_step(int64_t first_sample, const SampleReader& read);
 
   // Continues after `step` steps; weights, moments and arrays were loaded.
@@ -57,6 +61,8 @@ class Trainer {
 
   int64_t step() const { return step_; }
   std::string digest() const { return digest_.hex(); }
+  // Makes the digest that of a run in which this happened.
+  void add_to_digest(const std::string& event) { digest_.add_event(event); }
   int64_t total_steps() const { return total_steps_; }
   int64_t max_rows() const { return schedule_.max_rows(); }  // that activations were planned for
   const Config& config() const { return config_; }
@@ -66,6 +72,8 @@ class Trainer {
   GradientGrid& grid() { return grid_; }
   RobustZ& loss_history() { return loss_history_; }
   RobustZ& norm_history() { return norm_history_; }
+  SpikePolicy& spikes() { return spikes_; }
+  SampleOrder& order() { return order_; }
   const TensorTable& table() const { return table_; }
   comm::ParallelGroups& groups() { return groups_; }
 
@@ -78,8 +86,10 @@ class Trainer {
 
  private:
   void compute_gradients(int64_t first_sample, const SampleReader& read, StepPhases& phases);
+  void update(const StepResult& result);
   void collect_losses(StepResult& result);
   void collect_balance(StepResult& result);
+  void finish_balance();
   void sum_statistics();
 
   Config config_;
@@ -92,6 +102,8 @@ class Trainer {
   PassSchedule schedule_;
   RunDigest digest_;
   RobustZ loss_history_, norm_history_;
+  SpikePolicy spikes_;
+  SampleOrder order_;
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
   std::vector<float> losses_T_;

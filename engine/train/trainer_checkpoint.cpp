@@ -1,10 +1,12 @@
 #include "engine/train/trainer_checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <set>
 
+#include "engine/checkpoint/file_system.h"
 #include "engine/config/canonical.h"
-#include "engine/config/config_difference.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/reader.h"
 #include "engine/core/error.h"
@@ -15,25 +17,75 @@
 
 namespace engine::train {
 
-std::string checkpoint_to_resume(const std::string& directory, Resume resume, const std::string& resume_path,
-                                 std::vector<std::string>& problems) {
-  if (resume == Resume::path) return resolve_checkpoint(resume_path);
+namespace {
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  throw Error(ExitCode::checkpoint, str(parts...));
+}
+
+std::string joined(const std::vector<std::string>& problems) {
+  std::string list;
+  for (const std::string& problem : problems) list += "; " + problem;
+  return list;
+}
+
+// A checkpoint that was asked for by name: it has to be whole.
+std::string verified(const std::string& path, comm::Group& world) {
+  const std::vector<std::string> problems = checkpoint::verify_checkpoint(path, world);
+  if (!problems.empty()) refuse(path, " is not whole", joined(problems));
+  return path;
+}
+
+std::string checkpoint_of_step(const std::string& directory, int64_t step, comm::Group& world) {
+  const std::vector<std::string> names = checkpoint::list_checkpoints(directory);
+  const std::string name = checkpoint::checkpoint_name(step);
+  if (std::find(names.begin(), names.end(), name) != names.end()) return verified(directory + "/" + name, world);
+  std::string list;
+  for (const std::string& there : names) list += (list.empty() ? "; there are " : ", ") + there;
+  refuse("there is no checkpoint ", name, " in ", directory, list);
+}
+
+// What is left of checkpoints where none is called step-*: an interrupted save, or what was set aside.
+std::string leftovers(const std::string& directory) {
+  std::string list;
+  for (const std::string& name : checkpoint::names_in(directory)) {
+    if (name.starts_with(".tmp-") || name.starts_with("abandoned-")) list += (list.empty() ? "" : ", ") + name;
+  }
+  return list;
+}
+
+}  // namespace
+
+bool lies_in(const std::string& checkpoint, const std::string& directory) {
+  std::error_code error;
+  return std::filesystem::equivalent(checkpoint + "/..", directory, error);
+}
+
+std::string checkpoint_to_resume(const std::string& directory, const ResumeOptions& options,
+                                 std::vector<std::string>& problems, comm::Group& world) {
+  if (options.rollback) return checkpoint_of_step(directory, *options.rollback, world);
   const bool has_some = !checkpoint::list_checkpoints(directory).empty();
-  if (resume == Resume::never && has_some) {
-    throw Error(ExitCode::checkpoint, str(directory,
-                                          " has checkpoints already, and nothing is overwritten; use another "
-                                          "--run-dir, or --resume auto to go on"));
+  if (options.mode == Resume::path) {
+    const std::string path = resolve_checkpoint(options.path);
+    if (!has_some || lies_in(path, directory)) return verified(path, world);
+    refuse(directory, " has checkpoints of its own, and nothing is overwritten; use another --run-dir to go on from ",
+           path);
   }
-  const std::string newest = checkpoint::newest_whole_checkpoint(directory, problems);
-  if (newest.empty() && has_some) {
-    std::string list;
-    for (const std::string& problem : problems) list += "; " + problem;
-    throw Error(ExitCode::checkpoint, str("no checkpoint in ", directory, " is whole", list));
+  if (options.mode == Resume::never) {
+    if (!has_some) return "";
+    refuse(directory,
+           " has checkpoints already, and nothing is overwritten; use another --run-dir, or --resume auto to go on");
   }
-  if (newest.empty() && resume == Resume::must) {
-    throw Error(ExitCode::checkpoint, str("there is no checkpoint in ", directory, " to resume from"));
+  const std::string newest = checkpoint::newest_whole_checkpoint(directory, problems, world);
+  if (!newest.empty()) return newest;
+  if (has_some) refuse("no checkpoint in ", directory, " is whole", joined(problems));
+  if (const std::string left = leftovers(directory); !left.empty()) {
+    refuse(directory, " holds no checkpoint but ", left,
+           ": nothing to go on from was ever durable, or it is gone; --resume never begins from the start");
   }
-  return newest;
+  if (options.mode == Resume::must) refuse("there is no checkpoint in ", directory, " to resume from");
+  return "";
 }
 
 namespace {
@@ -50,20 +102,26 @@ std::string absolute(const std::string& directory) {
   return std::filesystem::absolute(directory.empty() ? "." : directory).lexically_normal().string();
 }
 
-// The config without what a continuation may change.
-Config identity(Config config) {
-  config.name.clear();
-  config.data = {};
-  config.optim = {};
-  config.parallel = {};
-  config.eval = {};
-  config.checkpoint = {};
-  config.log = {};
-  config.train.stop = {};
-  config.train.micro_batch.reset();
-  config.train.init_from.reset();
-  config.train.upcycle = {};
-  return config;
+// The checkpoint holds every weight of the model, those of other ranks included, and no other.
+void check_weights(const checkpoint::Reader& reader, const TensorTable& table) {
+  std::string problems;
+  std::set<std::string> known;
+  for (const TensorTable::Entry& entry : table.entries()) {
+    known.insert(entry.name);
+    if (!reader.manifest().weights.contains(entry.name)) problems += str("; ", entry.name, " is missing");
+  }
+  for (const auto& [name, weight] : reader.manifest().weights) {
+    if (!known.contains(name)) problems += str("; ", name, " is no weight of the model");
+  }
+  if (!problems.empty()) throw Error(ExitCode::checkpoint, str(reader.path(), " is of another model", problems));
+}
+
+// A text that is another one counts as a change of identity called "data".
+void add_text_change(const std::string& saved, const std::string& ours, std::vector<ConfigChange>& changes) {
+  if (saved.empty() || ours.empty() || saved == ours) return;
+  changes.push_back({.key = "data",
+                     .text = str("the text: hash ", saved.substr(0, 16), " there, ", ours.substr(0, 16), " here"),
+                     .kind = ChangeKind::identity});
 }
 
 // Weights and config.json as transformers opens them, if it has a family for the model.
@@ -99,19 +157,22 @@ checkpoint::SaveRequest save_request(Trainer& trainer) {
   state.arrays["gradient_bounds"] = trainer.grid().bounds();
   state.arrays["loss_history"] = trainer.loss_history().history();
   state.arrays["grad_norm_history"] = trainer.norm_history().history();
+  state.arrays["excluded_samples"] = trainer.order().state();
+  state.arrays["spikes"] = trainer.spikes().state();
   put_balance_state(trainer.model(), state);
   describe_for_transformers(config, request);
   return request;
 }
 
-void restore_trainer(Trainer& trainer, const std::string& path) {
+std::vector<ConfigChange> restore_trainer(Trainer& trainer, const std::string& path, const std::string& text_hash,
+                                          const std::vector<std::string>& allow_change) {
   const checkpoint::Reader reader(path);
   const checkpoint::TrainingState& state = reader.state();
-  check_same_training(trainer.config(), parse_config(state.config, path + "/state.json", {}));
-  if (reader.num_weights() != static_cast<int64_t>(trainer.table().entries().size())) {
-    throw Error(ExitCode::checkpoint, str(path, " holds ", reader.num_weights(), " weights but the model has ",
-                                          trainer.table().entries().size()));
-  }
+  std::vector<ConfigChange> changes =
+      config_changes(parse_config(state.config, path + "/state.json", {}), trainer.config());
+  add_text_change(state.text_hash, text_hash, changes);
+  check_changes(changes, allow_change);
+  check_weights(reader, trainer.table());
   reader.load_weights(trainer.store());
   std::vector<checkpoint::MomentSlice> slices = moment_slices(trainer);
   reader.load_moments(slices);
@@ -123,17 +184,10 @@ void restore_trainer(Trainer& trainer, const std::string& path) {
   trainer.grid().set_bounds(array("gradient_bounds"));
   trainer.loss_history().set_history(array("loss_history"));
   trainer.norm_history().set_history(array("grad_norm_history"));
+  trainer.order().set_state(array("excluded_samples"));
+  trainer.spikes().set_state(array("spikes"));
   trainer.resume(state.step, state.digest);
-}
-
-void check_same_training(const Config& ours, const Config& saved) {
-  std::string list;
-  for (const std::string& line : config_differences(identity(saved), identity(ours))) {
-    list += (list.empty() ? "" : "; ") + line;
-  }
-  if (list.empty()) return;
-  throw Error(ExitCode::checkpoint, str("the config differs from the checkpoint's in what may not change: ", list,
-                                        "; use the run's own config, or another --run-dir"));
+  return changes;
 }
 
 }  // namespace engine::train

@@ -100,6 +100,9 @@ TEST_CASE("config: each mistake gives its place and what to do") {
        "whole granules of 16 sequences or an equal part"},
       {replaced("\"2k\", \"granules\": 4", "2048, \"micro_batch\": 8"),
        "a balance loss by granule needs whole granules"},
+      {replaced("\"granules\": 4", "\"granules\": 4, \"on_spike\": \"stop\""),
+       "must be one of \"log\", \"skip\", \"rollback\""},
+      {replaced("\"granules\": 4", "\"granules\": 4, \"spike_z\": 0"), "train.spike_z is 0 but must be a number above 0"},
       {replaced("\"version\": 1", "\"version\": 2"), "version is 2 but must be 1"},
       {replaced("\"name\": \"a\", ", ""), "data.sources[0] needs a \"name\""},
       {replaced("\"files\": \"a.txt\"", "\"files\": 3"), "data.sources[0].files is 3 but must be a list"},
@@ -124,6 +127,7 @@ TEST_CASE("config: each mistake gives its place and what to do") {
       {"[]", "a config is an object, not a list"},
       {"", "not valid JSON"},
       {std::string(kGood) + "x", "not valid JSON"},
+      {std::string(kGood) + '\0' + "x", "there is a zero byte"},
       {std::string(100, '[') + std::string(100, ']'), "nested more than 64 deep"},
       {"{\"x-a\": \"" + std::string(2000000, 'x') + "\"}", "the text has 2000011 bytes"},
   };
