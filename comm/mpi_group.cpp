@@ -22,6 +22,7 @@ constexpr uint64_t kSlots = 16;                      // collectives of one group
 constexpr int64_t kMessageBytes = int64_t{1} << 30;  // what is longer goes in several messages: a count is an int
 constexpr int64_t kSmallBytes = int64_t{1} << 15;    // up to here an all-reduce gathers everything at once
 constexpr int kSpins = 200;                          // looks before a waiting rank leaves its core to others
+constexpr int kYields = 4000;                        // and before it sleeps
 
 // What a collective does once all of its messages have come.
 enum class Finish { nothing, reduce_part, reduce_all, gather };
@@ -32,6 +33,7 @@ class MpiGroup final : public Group {
     MPI_Comm_rank(ranks_, &rank_);
     MPI_Comm_size(ranks_, &size_);
     parts_.resize(static_cast<size_t>(size_));
+    free_rooms_.reserve(kSlots);
     for (Pending& pending : pending_) {
       pending.group = this;
       pending.begins.resize(static_cast<size_t>(size_) + 1);
@@ -163,8 +165,17 @@ class MpiGroup final : public Group {
   static void copy(void* to, const void* from, int64_t bytes) {
     if (bytes > 0 && to != from) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
-  static void reserve(engine::Buffer& buffer, int64_t bytes) {
-    if (bytes > buffer.bytes()) buffer = engine::Buffer(bytes);
+  // Room for what a reduction receives: the largest that is free, so that as many are kept as are used at once.
+  engine::Buffer take_room(int64_t bytes) {
+    engine::Buffer room;
+    if (!free_rooms_.empty()) {
+      auto largest = std::max_element(free_rooms_.begin(), free_rooms_.end(),
+                                      [](const auto& a, const auto& b) { return a.bytes() < b.bytes(); });
+      std::swap(*largest, free_rooms_.back());
+      room = std::move(free_rooms_.back());
+      free_rooms_.pop_back();
+    }
+    return bytes > room.bytes() ? engine::Buffer(bytes) : std::move(room);
   }
 
   // Every rank begins with the one after it, so that not all send to the same one at once.
@@ -225,7 +236,7 @@ class MpiGroup final : public Group {
     pending.count = pending.count_of(rank_);
     pending.own = from + pending.begins[static_cast<size_t>(rank_)] * element;
     const int64_t bytes = pending.count * element;
-    reserve(pending.received, bytes * size_);
+    pending.received = take_room(bytes * size_);
     for_others([&](int r) {
       exchange(pending, r, pending.received.data() + r * bytes, bytes,
                from + pending.begins[static_cast<size_t>(r)] * element, pending.count_of(r) * element);
@@ -252,7 +263,7 @@ class MpiGroup final : public Group {
       pending.out = data.data;
       pending.own = static_cast<const char*>(data.data);
       pending.count = count;
-      reserve(pending.received, bytes * size_);
+      pending.received = take_room(bytes * size_);
       for_others([&](int r) { exchange(pending, r, pending.received.data() + r * bytes, bytes, data.data, bytes); });
       pending.finish = Finish::reduce_part;
     } else {
@@ -289,8 +300,8 @@ class MpiGroup final : public Group {
         if (code != MPI_SUCCESS) fail(pending, code);
       }
       if (done) break;
-      if (looks > 10 * kSpins) {
-        std::this_thread::sleep_for(std::chrono::microseconds(50));  // a long wait, as for a disk
+      if (looks > kYields) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));  // a long wait, as for a disk: others may compute
       } else if (looks > kSpins) {
         std::this_thread::yield();
       }
@@ -341,6 +352,7 @@ class MpiGroup final : public Group {
       parts_[static_cast<size_t>(r)] = r == rank_ ? pending.own : pending.received.data() + r * bytes;
     }
     reduce_ranks(pending.out, parts_, pending.count, pending.data.dtype, pending.reduction);
+    free_rooms_.push_back(std::move(pending.received));
   }
 
   std::shared_ptr<MpiSession> session_;
@@ -349,6 +361,7 @@ class MpiGroup final : public Group {
   uint64_t number_ = 0;  // collectives begun so far
   std::array<Pending, kSlots> pending_;
   std::vector<const char*> parts_;  // of one reduction, by rank
+  std::vector<engine::Buffer> free_rooms_;
 };
 
 }  // namespace

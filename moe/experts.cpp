@@ -47,75 +47,92 @@ Tensor Experts::input(int64_t num_rows) {
   return input_view_ = input_.view(DType::f32, num_rows, hidden_size_);
 }
 
-const ConstTensor* Experts::refresh(const Projection& projection, Packed& packed) const {
+Experts::Part Experts::part_of(const TokenDispatcher& rows, int64_t chunk) {
+  const int64_t first = rows.first_expert(chunk), count = rows.first_expert(chunk + 1) - first;
+  const int64_t first_row = rows.offsets()[first];
+  return {first, count, first_row, rows.offsets()[first + count] - first_row};
+}
+
+const ConstTensor* Experts::refresh(const Projection& projection, Packed& packed, const Part& part) const {
   packed.views_e.resize(packed.copies_e.size());
-  for (size_t e = 0; e < packed.copies_e.size(); ++e) {
+  for (size_t e = static_cast<size_t>(part.first); e < static_cast<size_t>(part.first + part.count); ++e) {
     packed.views_e[e] = packed.copies_e[e].get(store_, *projection.parameters_e[e]);
   }
-  return packed.views_e.data();
+  return packed.views_e.data() + part.first;
 }
 
-void Experts::product(Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const {
+void Experts::product(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x,
+                      Tensor y) const {
   ops::grouped_matmul_forward({.y_RN = y,
                                .x_RD = x,
-                               .packed_weights_e = refresh(projection, projection.forward),
-                               .offsets_e = rows.offsets(),
-                               .num_experts = static_cast<int64_t>(projection.parameters_e.size())});
+                               .packed_weights_e = refresh(projection, projection.forward, part),
+                               .offsets_e = rows.offsets() + part.first,
+                               .num_experts = part.count});
 }
 
-void Experts::input_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
-                             bool accumulate) const {
+void Experts::input_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor dy,
+                             Tensor dx, bool accumulate) const {
   ops::grouped_matmul_backward_input({.dx_RD = dx,
                                       .dy_RN = dy,
-                                      .packed_weights_e = refresh(projection, projection.input_gradient),
-                                      .offsets_e = rows.offsets(),
-                                      .num_experts = static_cast<int64_t>(projection.parameters_e.size()),
+                                      .packed_weights_e = refresh(projection, projection.input_gradient, part),
+                                      .offsets_e = rows.offsets() + part.first,
+                                      .num_experts = part.count,
                                       .accumulate = accumulate});
 }
 
-void Experts::weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
-                              const engine::nn::Pass& pass) const {
+void Experts::weight_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x,
+                              ConstTensor dy, const engine::nn::Pass& pass) const {
   for (size_t e = 0; e < projection.gradients_e.size(); ++e) {
     projection.gradients_e[e] = projection.parameters_e[e]->gradient;
   }
-  ops::grouped_matmul_backward_weight({.dweights_eND = projection.gradients_e.data(),
-                                       .x_RD = x,
-                                       .dy_RN = dy,
-                                       .granule_offsets = rows.granule_offsets(),
-                                       .num_experts = static_cast<int64_t>(projection.gradients_e.size()),
-                                       .num_granules = rows.num_granules(),
-                                       .ends = pass.granules.ends,
-                                       .begins = pass.granules.begins});
+  ops::grouped_matmul_backward_weight(
+      {.dweights_eND = projection.gradients_e.data() + part.first,
+       .x_RD = x,
+       .dy_RN = dy,
+       .granule_offsets = rows.granule_offsets() + part.first * (rows.num_granules() + 1),
+       .num_experts = part.count,
+       .num_granules = rows.num_granules(),
+       .ends = pass.granules.ends,
+       .begins = pass.granules.begins});
 }
 
-ConstTensor Experts::forward(const TokenDispatcher& rows) {
+ConstTensor Experts::forward(const TokenDispatcher& rows, int64_t chunk) {
   const int64_t R = rows.num_rows();
+  const Part part = part_of(rows, chunk);
   Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
   Tensor activation_RF = activation_.view(DType::f32, R, width_);
   output_view_ = output_.view(DType::f32, R, hidden_size_);
-  product(gate_proj_, rows, input_view_, gate_RF);
-  product(up_proj_, rows, input_view_, up_RF);
-  ops::swiglu_forward({.y_RF = activation_RF, .gate_RF = gate_RF, .up_RF = up_RF});
-  product(down_proj_, rows, activation_RF, output_view_);
+  if (part.count == 0) return output_view_;
+  product(gate_proj_, rows, part, input_view_, gate_RF);
+  product(up_proj_, rows, part, input_view_, up_RF);
+  auto here = [&](Tensor tensor) { return tensor.slice_rows(part.first_row, part.rows); };
+  ops::swiglu_forward({.y_RF = here(activation_RF), .gate_RF = here(gate_RF), .up_RF = here(up_RF)});
+  product(down_proj_, rows, part, activation_RF, output_view_);
   return output_view_;
 }
 
-ConstTensor Experts::backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, ConstTensor dexpert_out_RD,
-                              ExpertWorkspace& workspace) {
+ConstTensor Experts::backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, int64_t chunk,
+                              ConstTensor dexpert_out_RD, ExpertWorkspace& workspace) {
   const int64_t R = rows.num_rows();
+  const Part part = part_of(rows, chunk);
   Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
   Tensor activation_RF = activation_.view(DType::f32, R, width_);
   Tensor dactivation_RF = workspace.dactivation.view(DType::f32, R, width_);
   Tensor dexpert_in_RD = workspace.dexpert_in.view(DType::f32, R, hidden_size_);
-  input_gradient(down_proj_, rows, dexpert_out_RD, dactivation_RF, false);
-  weight_gradient(down_proj_, rows, activation_RF, dexpert_out_RD, pass);
+  if (part.count == 0) return dexpert_in_RD;
+  input_gradient(down_proj_, rows, part, dexpert_out_RD, dactivation_RF, false);
+  weight_gradient(down_proj_, rows, part, activation_RF, dexpert_out_RD, pass);
   // gate and up are used up: their gradients take their place
-  ops::swiglu_backward(
-      {.dgate_RF = gate_RF, .dup_RF = up_RF, .dy_RF = dactivation_RF, .gate_RF = gate_RF, .up_RF = up_RF});
-  input_gradient(gate_proj_, rows, gate_RF, dexpert_in_RD, false);
-  input_gradient(up_proj_, rows, up_RF, dexpert_in_RD, true);
-  weight_gradient(gate_proj_, rows, input_view_, gate_RF, pass);
-  weight_gradient(up_proj_, rows, input_view_, up_RF, pass);
+  auto here = [&](Tensor tensor) { return tensor.slice_rows(part.first_row, part.rows); };
+  ops::swiglu_backward({.dgate_RF = here(gate_RF),
+                        .dup_RF = here(up_RF),
+                        .dy_RF = here(dactivation_RF),
+                        .gate_RF = here(gate_RF),
+                        .up_RF = here(up_RF)});
+  input_gradient(gate_proj_, rows, part, gate_RF, dexpert_in_RD, false);
+  input_gradient(up_proj_, rows, part, up_RF, dexpert_in_RD, true);
+  weight_gradient(gate_proj_, rows, part, input_view_, gate_RF, pass);
+  weight_gradient(up_proj_, rows, part, input_view_, up_RF, pass);
   return dexpert_in_RD;
 }
 

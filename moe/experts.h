@@ -29,13 +29,14 @@ class Experts {
   void reserve(int64_t rows, ExpertWorkspace& workspace);
   // Where dispatch puts the rows: valid until the next call.
   Tensor input(int64_t num_rows);
-  // out_RD of the rows in input(); kept for backward.
-  ConstTensor forward(const TokenDispatcher& rows);
+  // out_RD of the rows in input() that belong to a chunk; kept for backward.
+  ConstTensor forward(const TokenDispatcher& rows, int64_t chunk);
   ConstTensor output() const { return output_view_; }
-  // dexpert_in_RD from workspace.dexpert_out; weight gradients add.
-  ConstTensor backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, ConstTensor dexpert_out_RD,
-                       ExpertWorkspace& workspace);
+  // dexpert_in_RD of a chunk's rows from workspace.dexpert_out; weight gradients add.
+  ConstTensor backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, int64_t chunk,
+                       ConstTensor dexpert_out_RD, ExpertWorkspace& workspace);
   int64_t bytes() const { return input_.bytes() + gate_.bytes() + up_.bytes() + activation_.bytes() + output_.bytes(); }
+  int64_t bytes_of(int64_t rows) const { return rows * (2 * hidden_size_ + 3 * width_) * 4; }
   int64_t growths() const { return input_.growths() + gate_.growths(); }
 
  private:
@@ -49,14 +50,19 @@ class Experts {
     Packed forward, input_gradient;
     std::vector<engine::WeightGradient> gradients_e;
   };
+  // The experts of a chunk and their rows.
+  struct Part {
+    int64_t first, count, first_row, rows;
+  };
+  static Part part_of(const TokenDispatcher& rows, int64_t chunk);
   void add(Projection& projection, const std::string& name, int64_t rows, int64_t columns, double deviation,
            int64_t layer);
-  const ConstTensor* refresh(const Projection& projection, Packed& packed) const;
-  void product(Projection& projection, const TokenDispatcher& rows, ConstTensor x, Tensor y) const;
-  void input_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor dy, Tensor dx,
+  const ConstTensor* refresh(const Projection& projection, Packed& packed, const Part& part) const;
+  void product(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x, Tensor y) const;
+  void input_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor dy, Tensor dx,
                       bool accumulate) const;
-  void weight_gradient(Projection& projection, const TokenDispatcher& rows, ConstTensor x, ConstTensor dy,
-                       const engine::nn::Pass& pass) const;
+  void weight_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x,
+                       ConstTensor dy, const engine::nn::Pass& pass) const;
 
   engine::nn::ParameterStore& store_;
   int64_t hidden_size_, width_;

@@ -1,9 +1,13 @@
 #include "moe/moe_layer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
+#include "engine/config/units.h"
+#include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/ops/residual_add.h"
@@ -70,7 +74,7 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
                     .deviation = kRouterDeviation,
                     .layer = layer}),
       dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size,
-                  shared.placement.layer(index_, config.num_experts, ep.size())),
+                  shared.placement.layer(index_, config.num_experts, ep.size()), shared.overlap_chunks),
       experts_(config, layer, store,
                experts_on_rank(shared.placement.layer(index_, config.num_experts, ep.size()), ep.rank())),
       statistics_(shared.granules_per_step, config.num_experts) {
@@ -120,6 +124,25 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   }
   dispatcher_.reserve(max_rows, shared_.recv_headroom);
   experts_.reserve(max_rows * slots_, shared_.workspace);
+  limit_room();
+}
+
+// Before room grows for the rows of this pass. A rank that many tokens choose ends the run with a message, not the
+// machine.
+void MoeLayer::limit_room() {
+  if (shared_.recv_memory == 0) return;
+  const int64_t rows = dispatcher_.num_rows();
+  shared_.recv_bytes_layer.resize(shared_.num_layers);
+  shared_.recv_bytes_layer[index_] = std::max(row_bytes(), experts_.bytes_of(rows) + dispatcher_.bytes_of(rows));
+  const int64_t total =
+      std::accumulate(shared_.recv_bytes_layer.begin(), shared_.recv_bytes_layer.end(), int64_t{0});
+  if (total <= shared_.recv_memory) return;
+  throw engine::Error(engine::ExitCode::environment,
+                      engine::str("layer ", layer_, " sends ", rows, " rows to the experts of rank ", ep_.rank(),
+                                  " of ep, and rows would take ", engine::print_bytes(total),
+                                  " there, but parallel.recv_memory is ", engine::print_bytes(shared_.recv_memory),
+                                  "; raise it, use smaller passes (train.micro_batch) or more ranks, or bound the load "
+                                  "with model.router.capacity_factor"));
 }
 
 int64_t MoeLayer::experts_used() const {
@@ -187,23 +210,62 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
     Profiler::Scope time(*pass.profiler, "dispatch");
     dispatcher_.route(pass, topk_idx_TK);
     if (pass.training) statistics_.rows += dispatcher_.num_rows();
-    dispatcher_.dispatch(x_TD, experts_.input(dispatcher_.num_rows()));
+    limit_room();
+    dispatcher_.start_dispatch(x_TD);
   }
-  ConstTensor expert_out_RD;
-  {
-    Profiler::Scope time(*pass.profiler, "experts forward");
-    expert_out_RD = experts_.forward(dispatcher_);
+  Tensor shared_TD = shared_expert_forward(pass, x_TD);  // while rows are on their way
+  Tensor expert_in_RD = experts_.input(dispatcher_.num_rows());
+  for (int64_t chunk = 0; chunk < dispatcher_.num_chunks(); ++chunk) {
+    {
+      Profiler::Scope time(*pass.profiler, "dispatch");
+      dispatcher_.finish_dispatch(chunk, expert_in_RD);
+    }
+    ConstTensor expert_out_RD;
+    {
+      Profiler::Scope time(*pass.profiler, "experts forward");
+      expert_out_RD = experts_.forward(dispatcher_, chunk);
+    }
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.start_combine(chunk, expert_out_RD);
   }
   Profiler::Scope time(*pass.profiler, "dispatch");
-  dispatcher_.combine(expert_out_RD, topk_weights_TK, y_TD);
-  if (!shared_expert_) return;
+  dispatcher_.finish_combine(topk_weights_TK, y_TD);
+  if (shared_expert_) engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
+}
+
+// What is added to the experts' results; nothing without a shared expert.
+Tensor MoeLayer::shared_expert_forward(const Pass& pass, ConstTensor x_TD) {
+  if (!shared_expert_) return {};
+  const engine::Arena& arena = *pass.arena;
+  const int64_t T = pass.num_rows();
+  Profiler::Scope time(*pass.profiler, "shared expert forward");
   Tensor shared_TD = arena.view(shared_out_, T);
   shared_expert_->forward(pass, x_TD, shared_TD);
-  if (!shared_gate_) return engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
+  if (!shared_gate_) return shared_TD;
   Tensor gated_TD = arena.view(dshared_, T);
   shared_gate_->forward(x_TD, arena.view(shared_logit_, T));
   engine::ops::sigmoid_gate_forward({.y_TD = gated_TD, .x_TD = shared_TD, .logit_T = arena.view(shared_logit_, T)});
-  engine::ops::residual_add({.x_TD = y_TD, .y_TD = gated_TD});
+  return gated_TD;
+}
+
+// The gradient of the shared expert's input by the way through the expert, and in dlogit_T that of its gate's logit.
+Tensor MoeLayer::shared_expert_backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD) {
+  if (!shared_expert_) return {};
+  const engine::Arena& arena = *pass.arena;
+  const int64_t T = pass.num_rows();
+  Profiler::Scope time(*pass.profiler, "shared expert backward");
+  Tensor dshared_TD = arena.view(dshared_, T), dinput_TD = arena.view(shared_out_, T);
+  ConstTensor dout_TD = dy_TD;
+  if (shared_gate_) {
+    engine::ops::sigmoid_gate_backward({.dx_TD = dshared_TD,
+                                        .dlogit_T = arena.view(dshared_logit_, T),
+                                        .dy_TD = dy_TD,
+                                        .x_TD = arena.view(shared_out_, T),
+                                        .logit_T = arena.view(shared_logit_, T)});
+    dout_TD = dshared_TD;
+  }
+  shared_expert_->backward(pass, x_TD, dout_TD, dinput_TD);  // shared_out is used up
+  return dinput_TD;
 }
 
 void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, Tensor dx_TD) {
@@ -214,16 +276,26 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
   Tensor dexpert_out_RD = shared_.workspace.dexpert_out.view(DType::f32, dispatcher_.num_rows(), hidden_size_);
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
-    dispatcher_.combine_backward(dy_TD, arena.view(topk_weights_, T), experts_.output(), dexpert_out_RD, dweights_TK);
+    dispatcher_.start_combine_backward(dy_TD, arena.view(topk_weights_, T));
   }
-  ConstTensor dexpert_in_RD;
-  {
-    Profiler::Scope time(*pass.profiler, "experts backward");
-    dexpert_in_RD = experts_.backward(pass, dispatcher_, dexpert_out_RD, shared_.workspace);
+  Tensor dshared_input_TD = shared_expert_backward(pass, x_TD, dy_TD);
+  for (int64_t chunk = 0; chunk < dispatcher_.num_chunks(); ++chunk) {
+    {
+      Profiler::Scope time(*pass.profiler, "dispatch");
+      dispatcher_.finish_combine_backward(chunk, dexpert_out_RD);
+    }
+    ConstTensor dexpert_in_RD;
+    {
+      Profiler::Scope time(*pass.profiler, "experts backward");
+      dexpert_in_RD = experts_.backward(pass, dispatcher_, chunk, dexpert_out_RD, shared_.workspace);
+    }
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.start_dispatch_backward(chunk, dexpert_in_RD);
   }
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
-    dispatcher_.dispatch_backward(dexpert_in_RD, dx_TD);
+    dispatcher_.finish_dispatch_backward(dx_TD);
+    dispatcher_.weights_backward(dy_TD, experts_.output(), dweights_TK);
   }
   Profiler::Scope time(*pass.profiler, "router");
   balance_gradient(pass);
@@ -251,21 +323,12 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
     gate_.backward_input(dlogits_TE, dx_TD, true);
   }
   if (!shared_expert_) return;
-  Tensor dshared_TD = arena.view(dshared_, T), dinput_TD = arena.view(shared_out_, T);
-  ConstTensor dout_TD = dy_TD;
   if (shared_gate_) {
     Tensor dlogit_T = arena.view(dshared_logit_, T);
-    engine::ops::sigmoid_gate_backward({.dx_TD = dshared_TD,
-                                        .dlogit_T = dlogit_T,
-                                        .dy_TD = dy_TD,
-                                        .x_TD = arena.view(shared_out_, T),
-                                        .logit_T = arena.view(shared_logit_, T)});
     shared_gate_->backward_input(dlogit_T, dx_TD, true);
     shared_gate_->backward_weight(x_TD, dlogit_T, pass.granules);
-    dout_TD = dshared_TD;
   }
-  shared_expert_->backward(pass, x_TD, dout_TD, dinput_TD);  // shared_out is used up
-  engine::ops::residual_add({.x_TD = dx_TD, .y_TD = dinput_TD});
+  engine::ops::residual_add({.x_TD = dx_TD, .y_TD = dshared_input_TD});
 }
 
 }  // namespace moe

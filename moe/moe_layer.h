@@ -33,6 +33,9 @@ struct MoeShared {
   int64_t granules_per_step = 1;
   double recv_headroom = 1;
   ExpertPlacement placement{};
+  int64_t overlap_chunks = 1;
+  int64_t recv_memory = 0;                // bytes for rows at experts, all layers together; 0: not limited
+  std::vector<int64_t> recv_bytes_layer;  // of each MoE layer
   size_t num_layers = 0;  // MoE layers made so far
   RoutingObserver* observer = nullptr;
 };
@@ -70,9 +73,12 @@ class MoeLayer : public engine::nn::Layer {
 
  private:
   class WaitClock;
+  void limit_room();
   void jitter_input(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor routed_TD) const;
   void record(const engine::nn::Pass& pass);
   void balance_gradient(const engine::nn::Pass& pass);
+  Tensor shared_expert_forward(const engine::nn::Pass& pass, ConstTensor x_TD);
+  Tensor shared_expert_backward(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor dy_TD);
 
   engine::RouterConfig config_;
   RouterOptions options_;

@@ -3,18 +3,21 @@
 // dispatch sends one row per (token, rank) and expands it where it arrives; combine sends one row per (token, slot)
 // and adds them at home in slot order. Adding two slots of a token on the rank that holds both would save traffic,
 // but the order of the sum would then depend on the layout. The gradient of combine is a dispatch, the gradient of
-// dispatch a combine without weights.
+// dispatch a combine without weights. The gradients of weights are taken where both of their factors are, at the experts,
+// and sent home as numbers.
 //
 // Rows at the experts are sorted by expert, then by token: ranks of a group hold granules in increasing order, so
 // the rows of lower ranks come first. A group of one sends nothing: its rows are the pass's rows.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "comm/parallel_groups.h"
+#include "comm/group.h"
 #include "engine/core/growing_buffer.h"
 #include "engine/nn/layer.h"
+#include "moe/dispatch_plan.h"
 
 namespace moe {
 
@@ -23,9 +26,10 @@ using engine::Tensor;
 
 class TokenDispatcher {
  public:
-  // rank_of_expert: the rank of ep that holds each expert; none: consecutive experts on every rank.
+  // rank_of_expert: the rank of ep that holds each expert; none: consecutive experts on every rank. Rows travel in
+  // `chunks`, so that experts compute on one while the next is on its way.
   TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
-                  std::vector<int32_t> rank_of_expert = {});
+                  std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1);
 
   // Memory for passes of max_rows rows on every rank and an even load times `headroom`; one rank needs no more.
   void reserve(int64_t max_rows, double headroom);
@@ -33,22 +37,30 @@ class TokenDispatcher {
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
   // of this rank's experts. A topk_idx of -1 goes nowhere.
   void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK);
-  int64_t num_rows() const { return num_rows_; }                // R
-  const int64_t* offsets() const { return offsets_e_.data(); }  // [e + 1]
-  int64_t num_local_experts() const { return num_local_experts_; }
-  const int64_t* granule_offsets() const { return granule_offsets_.data(); }  // [e * (num_granules() + 1)]
-  int64_t num_granules() const { return num_granules_; }                      // of all ranks in this pass
+  int64_t num_rows() const { return plan_.num_rows(); }                        // R
+  const int64_t* offsets() const { return plan_.offsets(); }                   // [e + 1]
+  const int64_t* granule_offsets() const { return plan_.granule_offsets(); }   // [e * (num_granules() + 1)]
+  int64_t num_granules() const { return plan_.num_granules(); }                // of all ranks in this pass
+  int64_t num_local_experts() const { return plan_.num_local_experts(); }
+  int64_t num_chunks() const { return plan_.num_chunks(); }
+  // The local experts of a chunk are [first_expert(chunk), first_expert(chunk + 1)), and their rows lie together.
+  int64_t first_expert(int64_t chunk) const { return plan_.first_expert(chunk); }
 
-  // expert_in[r] = x of row r's token
-  void dispatch(ConstTensor x_TD, Tensor expert_in_RD);
-  // y[t] = sum_k weights[t,k] * expert_out of (t, k)
-  void combine(ConstTensor expert_out_RD, ConstTensor weights_TK, Tensor y_TD);
+  // expert_in[r] = x of row r's token: begun for all chunks, finished one by one in order.
+  void start_dispatch(ConstTensor x_TD);
+  void finish_dispatch(int64_t chunk, Tensor expert_in_RD);
+  // y[t] = sum_k weights[t,k] * expert_out of (t, k): begun chunk by chunk in order.
+  void start_combine(int64_t chunk, ConstTensor expert_out_RD);
+  void finish_combine(ConstTensor weights_TK, Tensor y_TD);
 
-  // dexpert_out[r] = weight * dy of row r's token, and dweights[t,k] = <dy[t], expert_out of (t, k)>
-  void combine_backward(ConstTensor dy_TD, ConstTensor weights_TK, ConstTensor expert_out_RD, Tensor dexpert_out_RD,
-                        Tensor dweights_TK);
+  // dexpert_out[r] = weight * dy of row r's token, chunk by chunk, and when nothing else is under way
+  // dweights[t,k] = <dy[t], expert_out of (t, k)>.
+  void start_combine_backward(ConstTensor dy_TD, ConstTensor weights_TK);
+  void finish_combine_backward(int64_t chunk, Tensor dexpert_out_RD);
+  void weights_backward(ConstTensor dy_TD, ConstTensor expert_out_RD, Tensor dweights_TK);
   // dx[t] = sum_k dexpert_in of (t, k)
-  void dispatch_backward(ConstTensor dexpert_in_RD, Tensor dx_TD);
+  void start_dispatch_backward(int64_t chunk, ConstTensor dexpert_in_RD) { start_combine(chunk, dexpert_in_RD); }
+  void finish_dispatch_backward(Tensor dx_TD);
 
   int64_t growths() const;
   int64_t bytes_sent() const { return bytes_sent_; }  // of rows, to other ranks, ever
@@ -56,37 +68,24 @@ class TokenDispatcher {
     return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes() +
            weights_send_.bytes() + weights_recv_.bytes();
   }
+  int64_t bytes_of(int64_t rows) const { return ep_.size() == 1 ? 0 : rows * 2 * hidden_size_ * 4; }
 
  private:
-  void plan_sends(ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
-  void sort_received();
-  // Rows of `rows` for other ranks, counted.
-  void count_sent(ConstTensor rows, const std::vector<int64_t>& rows_by_rank);
-  // Rows of x for every (token, rank) in sending order, exchanged; on one rank x itself.
-  ConstTensor exchange_tokens(ConstTensor x_TD);
-  // Rows by (token, slot) back home; on one rank the rows themselves.
-  ConstTensor return_rows(ConstTensor rows_RD);
+  static constexpr int64_t kMostChunks = 8;
+  using Works = std::array<comm::Work, kMostChunks>;
+  // Sends chunk `chunk` of rows in the order `from`, and receives that of rows in the order `to`.
+  comm::Work exchange(int64_t chunk, const RowOrder& to, Tensor received, const RowOrder& from, ConstTensor sent);
+  // Rows first_row(chunk) to first_row(chunk + 1) are those of its experts.
+  int64_t first_row(int64_t chunk) const { return plan_.offsets()[plan_.first_expert(chunk)]; }
+  void permute_chunk(int64_t chunk, Tensor y_RD, const float* scales) const;
 
   comm::Group& ep_;
-  int64_t num_experts_, slots_, hidden_size_, num_local_experts_;
-  std::vector<int32_t> rank_of_expert_, local_expert_;  // and the number of an expert among those of its rank
-
-  // home side
-  std::vector<int32_t> sent_tokens_;             // by destination rank, then token
-  std::vector<int32_t> home_rows_TK_;            // where (t, k) arrives at home, -1: dropped
-  std::vector<int64_t> send_rows_, send_slots_;  // per rank: tokens, (token, slot) pairs
-
-  // expert side: each token received has K local experts (or -1) and its granule's number among those of the pass
-  std::vector<int32_t> sent_info_, received_info_;
-  std::vector<int64_t> recv_rows_, recv_slots_;
-  std::vector<int64_t> counts_sent_, counts_received_;  // per rank: tokens, pairs, granules
-  std::vector<int32_t> row_tokens_R_;                   // received token of each row
-  std::vector<int32_t> row_slots_R_;                    // and its slot
-  std::vector<int32_t> return_order_;                   // rows in the order they go home
-  std::vector<int64_t> offsets_e_, granule_offsets_, granule_bases_;
-  int64_t num_rows_ = 0, num_granules_ = 0, num_received_ = 0;
+  int64_t slots_, hidden_size_;
+  DispatchPlan plan_;
   int64_t bytes_sent_ = 0;
-
+  Works dispatching_, combining_;
+  ConstTensor tokens_MD_;  // received; on one rank the pass's own
+  ConstTensor back_ND_;    // come home; on one rank the experts' own
   engine::GrowingBuffer send_buffer_, recv_buffer_, return_buffer_, home_buffer_;
   engine::GrowingBuffer weights_send_, weights_recv_;
   std::vector<float> row_scales_R_;

@@ -235,6 +235,12 @@ int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm:
     std::unique_ptr<comm::Group> world = comm::open_world();
     rank = world->rank();
     world->set_name("world");
+    if (world->size() == 1 && launched_ranks() > 1) {
+      throw Error(ExitCode::environment,
+                  str("a launcher has started ", launched_ranks(), " ranks but ", comm::mpi_library(),
+                      ", which this program was built with, sees only this one; use its own mpirun, or with Slurm "
+                      "srun --mpi=pmix"));
+    }
     return body(std::move(world));
   } catch (...) {
     char host[64] = {};

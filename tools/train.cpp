@@ -244,6 +244,7 @@ int run(const Options& options) {
       check(options, read_config(options), plan.ranks);  // once, not by every rank
       return start_mpirun(plan, options.ranks.print_launch);
     case RankPlan::Kind::join:
+      train::catch_stop_signals();  // the launcher's own come at any time
       return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
         const bool leads = world->rank() == 0;
         const train::RunSummary summary = train_in_job(options, std::move(world));

@@ -134,8 +134,8 @@ void check_run(const Config& c, Checker& check) {
   for (const SourceConfig& source : c.data.ood) {
     check.require(names.insert(source.name).second, "data.ood", "two sources are called \"", source.name, "\"");
   }
-  check.require(c.parallel.overlap_chunks == 1, "parallel.overlap_chunks",
-                "parallel.overlap_chunks is not there yet; leave it at 1");
+  check.require(c.parallel.overlap_chunks <= 8, "parallel.overlap_chunks", "parallel.overlap_chunks is ",
+                c.parallel.overlap_chunks, " but may be 8 at most");
 }
 
 }  // namespace

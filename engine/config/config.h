@@ -315,6 +315,7 @@ struct ParallelConfig {
   std::optional<std::string> expert_placement;
   int64_t overlap_chunks = 1;
   double recv_headroom = 1.5;
+  std::optional<ByteCount> recv_memory;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -325,6 +326,8 @@ struct ParallelConfig {
     v("overlap_chunks", overlap_chunks, at_least(1), "parts in which exchange and expert computation overlap");
     v("recv_headroom", recv_headroom, at_least(1.0),
       "rows received that memory is planned for, relative to an even load");
+    v("recv_memory", recv_memory, above(0.0),
+      "bytes for rows at the experts of each rank, all layers together; a run that needs more ends; null: what it takes");
   }
 };
 

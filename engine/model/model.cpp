@@ -21,6 +21,8 @@ Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, m
   moe_shared_->seed = static_cast<uint64_t>(config.seed);
   moe_shared_->granules_per_step = config.train.granules;
   moe_shared_->recv_headroom = config.parallel.recv_headroom;
+  moe_shared_->overlap_chunks = config.parallel.overlap_chunks;
+  if (config.parallel.recv_memory) moe_shared_->recv_memory = config.parallel.recv_memory->value;
   auto tables = std::make_shared<const attention::RopeTables>(model);
   const double residual = model.initializer_range / std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   blocks_.reserve(static_cast<size_t>(model.num_hidden_layers));
@@ -70,7 +72,11 @@ void Model::plan(int64_t max_rows) {
 }
 
 int64_t Model::activation_bytes() const {
-  int64_t bytes = arena_.bytes() + moe_shared_->workspace.bytes();
+  return arena_.bytes() + row_bytes();
+}
+
+int64_t Model::row_bytes() const {
+  int64_t bytes = moe_shared_->workspace.bytes();
   for (const moe::MoeLayer* layer : moe_layers_) bytes += layer->row_bytes();
   return bytes;
 }

@@ -28,6 +28,7 @@ class Model {
   void plan(int64_t max_rows);
   const ArenaPlan& memory_plan() const { return plan_; }
   int64_t activation_bytes() const;  // rows at the experts included
+  int64_t row_bytes() const;         // rows at the experts alone
 
   // The pass's rows through all blocks; fills in pass.arena and pass.profiler.
   void forward(nn::Pass& pass, ConstTensor tokens_T);

@@ -94,6 +94,10 @@ class Run {
     console_.line("ranks",
                   str(groups_.world->size(), " as ", groups_.world->transport(), ", ep_size ", groups_.ep->size(), ", ",
                       current_threads(), " threads each, cpu ", cpu_target_name(cpu_target())));
+    if (!config_.parallel.ep_size.value && groups_.world->size() > 1 && config_.model.num_moe_layers() > 0) {
+      console_.line("ep_size", str(groups_.ep->size(), " for \"auto\": the largest that divides the ranks and is at most the ",
+                                   config_.model.num_experts, " experts, so that each rank holds as few as can be"));
+    }
     for (const std::string& source : corpus_.summary()) console_.line("data", source);
     console_.line("model", str(config_.model.num_hidden_layers, " layers, ", config_.model.num_experts,
                                " experts, top-", config_.model.num_experts_per_tok, ": ", print_count(parameters.total),
@@ -206,10 +210,17 @@ class Run {
   bool stop_agreed() {
     const bool time = seconds_left() < 0;
     // a file STOP that was left behind lets each run take one step
-    int64_t wishes[2] = {stop_requested() || (leads_ && stepped_ && directory_.stop_requested()) ? 1 : 0,
-                         time && leads_ ? 1 : 0};
-    groups_.world->all_reduce_max(Tensor(wishes, DType::i64, {2})).wait();
+    int64_t wishes[3] = {stop_requested() || (leads_ && stepped_ && directory_.stop_requested()) ? 1 : 0,
+                         time && leads_ ? 1 : 0, trainer_->model().row_bytes()};
+    groups_.world->all_reduce_max(Tensor(wishes, DType::i64, {3})).wait();
     time_is_up_ = wishes[1] != 0;
+    if (wishes[2] > row_bytes_) {
+      if (row_bytes_ > 0) {
+        console_.line("memory", str("room for rows at the experts grew from ", print_bytes(row_bytes_), " to ",
+                                    print_bytes(wishes[2]), " on the fullest rank, step ", trainer_->step()));
+      }
+      row_bytes_ = wishes[2];
+    }
     return wishes[0] != 0 || wishes[1] != 0;
   }
 
@@ -239,6 +250,7 @@ class Run {
   RunLog log_;
   RunEvaluation evaluation_;
   double started_ = monotonic_seconds(), last_loss_ = 0;
+  int64_t row_bytes_ = 0;  // for rows at the experts, on the fullest rank
   bool time_is_up_ = false, stepped_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "comm/parallel_groups.h"
 #include "comm/thread_group.h"
 #include "tests/support/compare.h"
 
@@ -30,14 +31,34 @@ float weight_of(int64_t t, int64_t k) {
   return test::value(4, t * kSlots + k);
 }
 
+// Whole exchanges, chunk by chunk.
+void dispatch(TokenDispatcher& dispatcher, ConstTensor x_TD, Tensor rows_RD) {
+  dispatcher.start_dispatch(x_TD);
+  for (int64_t c = 0; c < dispatcher.num_chunks(); ++c) dispatcher.finish_dispatch(c, rows_RD);
+}
+void combine(TokenDispatcher& dispatcher, ConstTensor rows_RD, ConstTensor weights_TK, Tensor y_TD) {
+  for (int64_t c = 0; c < dispatcher.num_chunks(); ++c) dispatcher.start_combine(c, rows_RD);
+  dispatcher.finish_combine(weights_TK, y_TD);
+}
+void combine_backward(TokenDispatcher& dispatcher, ConstTensor dy_TD, ConstTensor weights_TK, ConstTensor rows_RD,
+                      Tensor drows_RD, Tensor dweights_TK) {
+  dispatcher.start_combine_backward(dy_TD, weights_TK);
+  for (int64_t c = 0; c < dispatcher.num_chunks(); ++c) dispatcher.finish_combine_backward(c, drows_RD);
+  dispatcher.weights_backward(dy_TD, rows_RD, dweights_TK);
+}
+void dispatch_backward(TokenDispatcher& dispatcher, ConstTensor drows_RD, Tensor dx_TD) {
+  for (int64_t c = 0; c < dispatcher.num_chunks(); ++c) dispatcher.start_dispatch_backward(c, drows_RD);
+  dispatcher.finish_dispatch_backward(dx_TD);
+}
+
 // This rank's granules, dispatched; `body` sees the dispatcher and the rank's tokens.
 template <class Body>
-void on_ranks(int ranks, Body body) {
+void on_ranks_in_chunks(int ranks, int64_t chunks, Body body) {
   comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> ep) {
     const int64_t begin = (ep->rank() * kGranules + ranks - 1) / ranks;
     const int64_t end = std::min<int64_t>(kGranules, ((ep->rank() + 1) * kGranules + ranks - 1) / ranks);
     const int64_t T = (end - begin) * kTokensPerGranule, first = begin * kTokensPerGranule;
-    TokenDispatcher dispatcher(*ep, kExperts, kSlots, kHidden);
+    TokenDispatcher dispatcher(*ep, kExperts, kSlots, kHidden, {}, chunks);
     dispatcher.reserve(kGranules * kTokensPerGranule, 1.0);
     std::vector<int32_t> idx;
     std::vector<float> x, weights;
@@ -57,9 +78,15 @@ void on_ranks(int ranks, Body body) {
     pass.granule_numbers = numbers.data();
     dispatcher.route(pass, ConstTensor(idx.data(), DType::i32, {T, kSlots}));
     std::vector<float> rows = test::poisoned(dispatcher.num_rows() * kHidden);
-    dispatcher.dispatch(tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
+    dispatch(dispatcher, tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
     body(*ep, dispatcher, first, x, weights, rows);
   });
+}
+
+constexpr int kChunkings = 3;
+template <class Body>
+void on_ranks(int ranks, Body body) {
+  for (int64_t chunks = 1; chunks <= kChunkings; ++chunks) on_ranks_in_chunks(ranks, chunks, body);
 }
 
 }  // namespace
@@ -89,7 +116,7 @@ TEST_CASE("token_dispatcher: an expert's rows are its tokens in global order, gr
         CHECK(dispatcher.offsets()[e - experts.begin + 1] == row);
       }
     });
-    CHECK(held == std::vector<int>(kExperts, 1));
+    CHECK(held == std::vector<int>(kExperts, kChunkings));
   }
 }
 
@@ -100,12 +127,12 @@ TEST_CASE("token_dispatcher: dispatch and combine are the identity on weights 1/
       const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
       const std::vector<float> half(static_cast<size_t>(T * kSlots), 0.5f);
       std::vector<float> y = test::poisoned(T * kHidden);
-      dispatcher.combine(tensor(rows, {R, kHidden}), tensor(half, {T, kSlots}), tensor(y, {T, kHidden}));
+      combine(dispatcher, tensor(rows, {R, kHidden}), tensor(half, {T, kSlots}), tensor(y, {T, kHidden}));
       std::vector<float> drows = test::poisoned(R * kHidden), dx = test::poisoned(T * kHidden);
       std::vector<float> dweights = test::poisoned(T * kSlots);
-      dispatcher.combine_backward(tensor(x, {T, kHidden}), tensor(half, {T, kSlots}), tensor(rows, {R, kHidden}),
+      combine_backward(dispatcher, tensor(x, {T, kHidden}), tensor(half, {T, kSlots}), tensor(rows, {R, kHidden}),
                                   tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
-      dispatcher.dispatch_backward(tensor(drows, {R, kHidden}), tensor(dx, {T, kHidden}));
+      dispatch_backward(dispatcher, tensor(drows, {R, kHidden}), tensor(dx, {T, kHidden}));
       for (int64_t t = 0; t < T; ++t) {
         float kept = 0, square = 0;
         for (int64_t k = 0; k < kSlots; ++k) kept += choice(first + t, k) >= 0 ? 0.5f : 0.0f;
@@ -129,7 +156,7 @@ TEST_CASE("token_dispatcher: rows of gradients carry the weight of their own slo
     on_ranks(ranks, [&](comm::Group& ep, TokenDispatcher& dispatcher, int64_t, auto& x, auto& weights, auto& rows) {
       const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
       std::vector<float> drows = test::poisoned(R * kHidden), dweights = test::poisoned(T * kSlots);
-      dispatcher.combine_backward(tensor(x, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(rows, {R, kHidden}),
+      combine_backward(dispatcher, tensor(x, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(rows, {R, kHidden}),
                                   tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
       const comm::ExpertRange experts = comm::experts_of_rank(kExperts, ep.rank(), ranks);
       int64_t row = 0;
@@ -161,9 +188,9 @@ TEST_CASE("token_dispatcher: dispatch and the gradient of dispatch are adjoint, 
       const std::vector<float> r = test::values(seed, R * kHidden), dy = test::values(seed + 50, T * kHidden);
       std::vector<float> dx = test::poisoned(T * kHidden), y = dx, dr = test::poisoned(R * kHidden);
       std::vector<float> dweights = test::poisoned(T * kSlots);
-      dispatcher.dispatch_backward(tensor(r, {R, kHidden}), tensor(dx, {T, kHidden}));
-      dispatcher.combine(tensor(r, {R, kHidden}), tensor(weights, {T, kSlots}), tensor(y, {T, kHidden}));
-      dispatcher.combine_backward(tensor(dy, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(r, {R, kHidden}),
+      dispatch_backward(dispatcher, tensor(r, {R, kHidden}), tensor(dx, {T, kHidden}));
+      combine(dispatcher, tensor(r, {R, kHidden}), tensor(weights, {T, kSlots}), tensor(y, {T, kHidden}));
+      combine_backward(dispatcher, tensor(dy, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(r, {R, kHidden}),
                                   tensor(dr, {R, kHidden}), tensor(dweights, {T, kSlots}));
       auto dot = [](const std::vector<float>& a, const std::vector<float>& b) {
         double sum = 0;
@@ -197,7 +224,7 @@ TEST_CASE("token_dispatcher: more rows than planned for grow the room and are co
     CHECK(dispatcher.num_rows() == (ep->rank() == 1 ? 2 * T : 0));
     const auto x = test::values(5, T * kHidden);
     std::vector<float> rows = test::poisoned(dispatcher.num_rows() * kHidden);
-    dispatcher.dispatch(tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
+    dispatch(dispatcher, tensor(x, {T, kHidden}), tensor(rows, {dispatcher.num_rows(), kHidden}));
     CHECK(dispatcher.growths() == (ep->rank() == 1 ? 1 : 0));
   });
 }

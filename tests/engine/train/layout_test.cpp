@@ -20,6 +20,12 @@ using train::StepResult;
 using train::Trainer;
 using Prepare = std::function<void(Trainer&)>;
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kManySteps = 5;  // each takes a hundred times as long
+#else
+constexpr int64_t kManySteps = 50;
+#endif
+
 // What one rank has after a step, by weight.
 struct Snapshot {
   StepResult result;
@@ -186,7 +192,7 @@ Prepare with_bias(size_t expert, float bias) {
 }  // namespace
 
 TEST_CASE("layout: balance losses, expert bias, z-loss, shared expert, clipping, accumulation") {
-  check_all_layouts({full_config(), 50});
+  check_all_layouts({full_config(), kManySteps});
 }
 
 TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embeddings") {
@@ -199,7 +205,7 @@ TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embe
   check_all_layouts({config, 3});
 }
 
-TEST_CASE("layout: sigmoid scores, groups, expert bias, global balance, three experts a token") {
+TEST_CASE("layout: groups, expert bias, global balance, three experts a token, exchange in chunks") {
   Config config = full_config();
   config.model.num_experts_per_tok = 3;
   config.model.n_group = 4;
@@ -208,6 +214,7 @@ TEST_CASE("layout: sigmoid scores, groups, expert bias, global balance, three ex
   config.model.router.aux_loss_scope = "global";
   config.model.router.jitter = 0.05;
   config.model.first_k_dense_replace = 1;
+  config.parallel.overlap_chunks = 3;
   check_all_layouts({config, 3});
 }
 
@@ -216,7 +223,9 @@ TEST_CASE("layout: an expert that no token chooses") {
 }
 
 TEST_CASE("layout: every token chooses the same expert, with and without a second one") {
-  check_all_layouts({full_config(), 3, with_bias(2, 1e9f)});
+  Config chunked = full_config();
+  chunked.parallel.overlap_chunks = 2;
+  check_all_layouts({chunked, 3, with_bias(2, 1e9f)});
   Config config = full_config();
   config.model.num_experts_per_tok = 1;
   check_all_layouts({config, 3, with_bias(7, 1e9f)});

@@ -103,3 +103,30 @@ TEST_CASE("trainer: a gradient that is not finite stops the run before a weight 
     trainer.store().weights_changed();
   }
 }
+
+TEST_CASE("trainer: rows at experts beyond parallel.recv_memory end the run with a message") {
+  Config config = test::tiny_config();
+  config.model.router.bias_update_rate = 0.01;
+  auto train = [&](int64_t bytes, float bias) {
+    config.parallel.recv_memory = ByteCount{bytes};
+    int64_t row_bytes = 0;
+    comm::run_thread_ranks(4, 1, [&](std::unique_ptr<comm::Group> world) {
+      comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), 4);
+      train::Trainer trainer(config, groups);
+      // all tokens to the two experts of one rank
+      for (moe::MoeLayer* layer : trainer.model().moe_layers()) {
+        layer->expert_bias()->values()[2] = layer->expert_bias()->values()[3] = bias;
+      }
+      trainer.train_step(0, [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+      if (groups.world->rank() == 1) {
+        for (moe::MoeLayer* layer : trainer.model().moe_layers()) row_bytes += layer->row_bytes();
+      }
+    });
+    return row_bytes;
+  };
+  const int64_t all = int64_t{1} << 40, even = train(all, 0), uneven = train(all, 1e9f);
+  CHECK(uneven > even);
+  CHECK(train(uneven, 1e9f) == uneven);
+  CHECK_THROWS_WITH_AS(train((even + uneven) / 2, 1e9f), doctest::Contains("to the experts of rank 1 of ep"), Error);
+  CHECK_THROWS_WITH_AS(train(1000, 0), doctest::Contains("parallel.recv_memory is 1.0 kB"), Error);
+}

@@ -1,0 +1,93 @@
+// DispatchPlan: which rows of a pass go where and in which order, from the choices of all ranks. Integers only.
+//
+// Rows travel in chunks, by the experts they go to: chunk c of C are local experts [c n / C, (c + 1) n / C) of each rank's
+// n. A token goes to a rank once, with the first chunk that needs it; its results come home with the chunks that made
+// them. Chunks change when rows travel, not what is computed with them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/group.h"
+#include "engine/core/tensor.h"
+#include "engine/nn/layer.h"
+
+namespace moe {
+
+// Rows of one kind: by chunk, within it by rank, within that in the order of tokens.
+struct RowOrder {
+  int64_t ranks = 1;
+  std::vector<int64_t> counts;  // [chunks * ranks]
+  std::vector<int64_t> begins;  // [chunks + 1] first row of each chunk
+
+  void reset(int64_t chunks, int64_t num_ranks);
+  int64_t& count(int64_t chunk, int64_t rank) { return counts[static_cast<size_t>(chunk * ranks + rank)]; }
+  // Sets `begins` from the counts, and `places` to the first row of each (chunk, rank).
+  void finish(std::vector<int64_t>& places);
+  std::span<const int64_t> of(int64_t chunk) const {
+    return {counts.data() + chunk * ranks, static_cast<size_t>(ranks)};
+  }
+  int64_t total() const { return begins.back(); }
+};
+
+class DispatchPlan {
+ public:
+  // rank_of_expert: the rank of ep that holds each expert.
+  DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks);
+
+  // Memory for passes of max_rows rows on every rank that give this rank up to `expected` rows.
+  void reserve(int64_t max_rows, int64_t expected);
+
+  // Collective. A topk_idx of -1 goes nowhere.
+  void route(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+
+  int64_t num_local_experts() const { return num_local_experts_; }
+  int64_t num_chunks() const { return chunks_; }
+  int64_t first_expert(int64_t chunk) const { return chunk * num_local_experts_ / chunks_; }  // of this rank's
+
+  // Home side.
+  const RowOrder& sent() const { return sent_; }            // (token, rank)
+  const RowOrder& home() const { return home_; }            // (token, slot) that come back
+  const int32_t* sent_tokens() const { return sent_tokens_.data(); }
+  const int32_t* home_rows_TK() const { return home_rows_TK_.data(); }  // -1: dropped; on one rank the expert's row
+  // Expert side; rows are sorted by expert, then granule, then token.
+  const RowOrder& received() const { return received_; }    // tokens
+  const RowOrder& returned() const { return returned_; }    // (token, slot) that go back
+  int64_t num_rows() const { return offsets_e_.empty() ? 0 : offsets_e_.back(); }  // R
+  int64_t num_granules() const { return num_granules_; }    // of all ranks in this pass
+  const int64_t* offsets() const { return offsets_e_.data(); }                // [e + 1]
+  const int64_t* granule_offsets() const { return granule_offsets_.data(); }  // [e * (num_granules() + 1)]
+  const int32_t* row_tokens_R() const { return row_tokens_R_.data(); }        // received token; on one rank its own
+  const int32_t* row_slots_R() const { return row_slots_R_.data(); }
+  const int32_t* return_order() const { return return_order_.data(); }  // rows in the order they go back
+  const int32_t* rows_MK() const { return rows_MK_.data(); }            // of each received token's slots; -1: not here
+
+ private:
+  void list_sent(engine::ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
+  void exchange(int64_t granules);
+  void sort_received();
+  int64_t chunk_of(int64_t local_expert, int64_t num_local) const;
+  template <class Visit>
+  void each_received_pair(Visit visit) const;
+
+  comm::Group& ep_;
+  int64_t slots_, chunks_, num_local_experts_ = 0;
+  std::vector<int32_t> rank_of_expert_, local_expert_, chunk_of_expert_;
+  std::vector<int32_t> chunk_of_local_;
+
+  RowOrder sent_, home_, received_, returned_;
+  std::vector<int64_t> places_, pair_places_;  // while rows are being placed
+  std::vector<int32_t> sent_tokens_, home_rows_TK_;
+  // by rank, then token: local experts of its slots here, or -1, and its granule's number among those of the pass
+  std::vector<int32_t> sent_info_, received_info_, tokens_by_rank_, chunks_by_rank_;
+  std::vector<int64_t> rows_sent_, rows_received_;      // of that, per rank
+  std::vector<int64_t> counts_sent_, counts_received_;  // per rank: tokens, granules
+  std::vector<int64_t> granule_bases_;
+  std::vector<int32_t> row_tokens_R_, row_slots_R_, return_order_, rows_MK_;
+  std::vector<int32_t> received_chunks_;
+  std::vector<int64_t> offsets_e_, granule_offsets_;
+  int64_t num_granules_ = 0;
+};
+
+}  // namespace moe
