@@ -13,6 +13,7 @@
 #include "moe/expert_placement.h"
 #include "moe/experts.h"
 #include "tools/bench.h"
+#include "tools/launch.h"
 
 namespace tools {
 namespace {
@@ -20,7 +21,8 @@ namespace {
 using namespace engine;
 
 struct Options {
-  int ranks = 2, threads = 0;
+  RankOptions how;
+  int ranks = 1;  // that there are
   int64_t experts = 16, slots = 2, hidden = 256, width = 512, tokens = 1024, steps = 10;
   std::string only;
   bool json = false;
@@ -260,11 +262,10 @@ std::vector<Result> measure(const Options& options, comm::Group& ep) {
   return results;
 }
 
-void print_results(const Options& o, const std::vector<Result>& results, int threads) {
-  std::printf(
-      "%lld experts, top-%lld, hidden %lld, width %lld; %lld tokens a rank, %d ranks as threads x %d threads\n\n",
-      static_cast<long long>(o.experts), static_cast<long long>(o.slots), static_cast<long long>(o.hidden),
-      static_cast<long long>(o.width), static_cast<long long>(o.tokens), o.ranks, threads);
+void print_results(const Options& o, const std::vector<Result>& results, const char* transport, int threads) {
+  std::printf("%lld experts, top-%lld, hidden %lld, width %lld; %lld tokens a rank, %d ranks (%s) x %d threads\n\n",
+              static_cast<long long>(o.experts), static_cast<long long>(o.slots), static_cast<long long>(o.hidden),
+              static_cast<long long>(o.width), static_cast<long long>(o.tokens), o.ranks, transport, threads);
   std::printf("%-15s %9s %9s %9s %9s %9s   %s\n", "workload", "fullest", "dispatch", "experts", "waiting", "combine",
               "values");
   for (const Result& r : results) {
@@ -278,37 +279,48 @@ void print_results(const Options& o, const std::vector<Result>& results, int thr
   for (const Workload& workload : workloads()) std::printf("%-15s %s\n", workload.name, workload.meaning);
 }
 
-int run(const Options& options) {
+void print_json(const Options& o, const std::vector<Result>& results, const char* transport, int threads) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const Result& r : results) {
+    rows.push_back({{"workload", r.workload},
+                    {"overload", r.overload},
+                    {"dispatch_seconds", r.dispatch},
+                    {"expert_seconds", r.experts},
+                    {"wait_seconds", r.waiting},
+                    {"combine_seconds", r.combine},
+                    {"wrong_values", r.wrong}});
+  }
+  const nlohmann::ordered_json line = {
+      {"transport", transport}, {"ranks", o.ranks}, {"threads", threads}, {"workloads", rows}};
+  std::printf("%s\n", line.dump().c_str());
+}
+
+// On every rank; the first one reports.
+void run_on_rank(Options options, comm::Group& world, int threads) {
+  options.ranks = world.size();
   if (options.slots > options.experts || options.ranks > options.experts) {
     throw Error(ExitCode::usage, str("--experts is ", options.experts, " but must be at least --slots (", options.slots,
-                                     ") and --ranks (", options.ranks, ")"));
+                                     ") and the ranks (", options.ranks, ")"));
   }
-  const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
-  std::vector<Result> results;
-  comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<comm::Group> world) {
-    std::vector<Result> mine = measure(options, *world);
-    if (world->rank() == 0) results = std::move(mine);
-  });
+  const std::vector<Result> results = measure(options, world);
+  if (world.rank() == 0) (options.json ? print_json : print_results)(options, results, world.transport(), threads);
   int64_t wrong = 0;
   for (const Result& r : results) wrong += r.wrong;
-  if (options.json) {
-    nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-    for (const Result& r : results) {
-      rows.push_back({{"workload", r.workload},
-                      {"overload", r.overload},
-                      {"dispatch_seconds", r.dispatch},
-                      {"expert_seconds", r.experts},
-                      {"wait_seconds", r.waiting},
-                      {"combine_seconds", r.combine},
-                      {"wrong_values", r.wrong}});
-    }
-    std::printf(
-        "%s\n",
-        nlohmann::ordered_json{{"ranks", options.ranks}, {"threads", threads}, {"workloads", rows}}.dump().c_str());
-  } else {
-    print_results(options, results, threads);
-  }
   if (wrong > 0) throw Error(ExitCode::bug, str(wrong, " values came home wrong"));
+}
+
+int run(const Options& options) {
+  const RankPlan plan = plan_ranks(options.how);
+  if (plan.kind == RankPlan::Kind::start_mpirun) return start_mpirun(plan, options.how.print_launch);
+  if (plan.kind == RankPlan::Kind::join) {
+    return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
+      run_on_rank(options, *world, current_threads());
+      return 0;
+    });
+  }
+  comm::run_thread_ranks(plan.ranks, plan.threads, [&](std::unique_ptr<comm::Group> world) {
+    run_on_rank(options, *world, plan.threads);
+  });
   return 0;
 }
 
@@ -317,8 +329,10 @@ int run(const Options& options) {
 void add_bench_moe(CLI::App& bench, Command& chosen) {
   auto options = std::make_shared<Options>();
   CLI::App* command = bench.add_subcommand("moe", "dispatch, experts and combine under eight kinds of load");
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+  command->add_option("--ranks", options->how.ranks, "ranks")->check(CLI::PositiveNumber);
+  command->add_option("--transport", options->how.transport, "between ranks: threads (default) or mpi")
+      ->check(CLI::IsMember({"threads", "mpi"}));
+  command->add_option("--threads", options->how.threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   command->add_option("--experts", options->experts, "experts on all ranks together")->check(CLI::Range(1, 1024));
   command->add_option("--slots", options->slots, "experts a token goes to")->check(CLI::Range(1, 64));
