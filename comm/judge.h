@@ -23,10 +23,10 @@ struct Sighting {
 };
 
 struct WatchLimits {
-  double seconds = 10;     // without a sign of life, or in a step without progress
-  double step_factor = 5;  // or so many steps, if that is longer
+  double seconds = 10;      // without a sign of life, or in a step without progress
+  double step_factor = 5;   // or so many steps, if that is longer
   double first_step = 600;  // without progress while no step has ended yet
-  double suspended = 2;    // a judge not asked for so long was suspended, and so were others: all get their time anew
+  double suspended = 2;     // a judge not asked for so long was suspended, and so were others: all get their time anew
 };
 
 class Judge {

@@ -184,7 +184,8 @@ void DispatchPlan::sort_received() {
   });
   size_t m = 0;
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    for (int64_t i = 0; i < rows_received_[static_cast<size_t>(rank)]; ++i) ++received_.count(received_chunks_[m++], rank);
+    for (int64_t i = 0; i < rows_received_[static_cast<size_t>(rank)]; ++i)
+      ++received_.count(received_chunks_[m++], rank);
   }
   received_.finish(places_), returned_.finish(pair_places_);
   int64_t next = 0;

@@ -1,8 +1,8 @@
 // DispatchPlan: which rows of a pass go where and in which order, from the choices of all ranks. Integers only.
 //
-// Rows travel in chunks, by the experts they go to: chunk c of C are local experts [c n / C, (c + 1) n / C) of each rank's
-// n. A token goes to a rank once, with the first chunk that needs it; its results come home with the chunks that made
-// them. Chunks change when rows travel, not what is computed with them.
+// Rows travel in chunks, by the experts they go to: chunk c of C are local experts [c n / C, (c + 1) n / C) of each
+// rank's n. A token goes to a rank once, with the first chunk that needs it; its results come home with the chunks that
+// made them. Chunks change when rows travel, not what is computed with them.
 #pragma once
 
 #include <cstdint>
@@ -47,18 +47,18 @@ class DispatchPlan {
   int64_t first_expert(int64_t chunk) const { return chunk * num_local_experts_ / chunks_; }  // of this rank's
 
   // Home side.
-  const RowOrder& sent() const { return sent_; }            // (token, rank)
-  const RowOrder& home() const { return home_; }            // (token, slot) that come back
+  const RowOrder& sent() const { return sent_; }  // (token, rank)
+  const RowOrder& home() const { return home_; }  // (token, slot) that come back
   const int32_t* sent_tokens() const { return sent_tokens_.data(); }
   const int32_t* home_rows_TK() const { return home_rows_TK_.data(); }  // -1: dropped; on one rank the expert's row
   // Expert side; rows are sorted by expert, then granule, then token.
-  const RowOrder& received() const { return received_; }    // tokens
-  const RowOrder& returned() const { return returned_; }    // (token, slot) that go back
+  const RowOrder& received() const { return received_; }                           // tokens
+  const RowOrder& returned() const { return returned_; }                           // (token, slot) that go back
   int64_t num_rows() const { return offsets_e_.empty() ? 0 : offsets_e_.back(); }  // R
-  int64_t num_granules() const { return num_granules_; }    // of all ranks in this pass
-  const int64_t* offsets() const { return offsets_e_.data(); }                // [e + 1]
-  const int64_t* granule_offsets() const { return granule_offsets_.data(); }  // [e * (num_granules() + 1)]
-  const int32_t* row_tokens_R() const { return row_tokens_R_.data(); }        // received token; on one rank its own
+  int64_t num_granules() const { return num_granules_; }                           // of all ranks in this pass
+  const int64_t* offsets() const { return offsets_e_.data(); }                     // [e + 1]
+  const int64_t* granule_offsets() const { return granule_offsets_.data(); }       // [e * (num_granules() + 1)]
+  const int32_t* row_tokens_R() const { return row_tokens_R_.data(); }  // received token; on one rank its own
   const int32_t* row_slots_R() const { return row_slots_R_.data(); }
   const int32_t* return_order() const { return return_order_.data(); }  // rows in the order they go back
   const int32_t* rows_MK() const { return rows_MK_.data(); }            // of each received token's slots; -1: not here

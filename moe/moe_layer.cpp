@@ -134,8 +134,7 @@ void MoeLayer::limit_room() {
   const int64_t rows = dispatcher_.num_rows();
   shared_.recv_bytes_layer.resize(shared_.num_layers);
   shared_.recv_bytes_layer[index_] = std::max(row_bytes(), experts_.bytes_of(rows) + dispatcher_.bytes_of(rows));
-  const int64_t total =
-      std::accumulate(shared_.recv_bytes_layer.begin(), shared_.recv_bytes_layer.end(), int64_t{0});
+  const int64_t total = std::accumulate(shared_.recv_bytes_layer.begin(), shared_.recv_bytes_layer.end(), int64_t{0});
   if (total <= shared_.recv_memory) return;
   throw engine::Error(engine::ExitCode::environment,
                       engine::str("layer ", layer_, " sends ", rows, " rows to the experts of rank ", ep_.rank(),

@@ -34,9 +34,9 @@ struct MoeShared {
   double recv_headroom = 1;
   ExpertPlacement placement{};
   int64_t overlap_chunks = 1;
-  int64_t recv_memory = 0;                // bytes for rows at experts, all layers together; 0: not limited
-  std::vector<int64_t> recv_bytes_layer;  // of each MoE layer
-  size_t num_layers = 0;  // MoE layers made so far
+  int64_t recv_memory = 0;                  // bytes for rows at experts, all layers together; 0: not limited
+  std::vector<int64_t> recv_bytes_layer{};  // of each MoE layer
+  size_t num_layers = 0;                    // MoE layers made so far
   RoutingObserver* observer = nullptr;
 };
 

@@ -135,10 +135,8 @@ void TokenDispatcher::finish_combine_backward(int64_t chunk, Tensor dexpert_out_
 
 void TokenDispatcher::weights_backward(ConstTensor dy_TD, ConstTensor expert_out_RD, Tensor dweights_TK) {
   if (ep_.size() == 1) {
-    return unpermute_weights_backward({.dweights_TK = dweights_TK,
-                                       .dy_TD = dy_TD,
-                                       .x_ND = expert_out_RD,
-                                       .rows_TK = plan_.home_rows_TK()});
+    return unpermute_weights_backward(
+        {.dweights_TK = dweights_TK, .dy_TD = dy_TD, .x_ND = expert_out_RD, .rows_TK = plan_.home_rows_TK()});
   }
   Tensor dweights_MK = weights_recv_.view(DType::f32, plan_.received().total(), slots_);
   Tensor home = weights_send_.view(DType::f32, plan_.sent().total(), slots_);

@@ -3,8 +3,8 @@
 // dispatch sends one row per (token, rank) and expands it where it arrives; combine sends one row per (token, slot)
 // and adds them at home in slot order. Adding two slots of a token on the rank that holds both would save traffic,
 // but the order of the sum would then depend on the layout. The gradient of combine is a dispatch, the gradient of
-// dispatch a combine without weights. The gradients of weights are taken where both of their factors are, at the experts,
-// and sent home as numbers.
+// dispatch a combine without weights. The gradients of weights are taken where both of their factors are, at the
+// experts, and sent home as numbers.
 //
 // Rows at the experts are sorted by expert, then by token: ranks of a group hold granules in increasing order, so
 // the rows of lower ranks come first. A group of one sends nothing: its rows are the pass's rows.
@@ -37,10 +37,10 @@ class TokenDispatcher {
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
   // of this rank's experts. A topk_idx of -1 goes nowhere.
   void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK);
-  int64_t num_rows() const { return plan_.num_rows(); }                        // R
-  const int64_t* offsets() const { return plan_.offsets(); }                   // [e + 1]
-  const int64_t* granule_offsets() const { return plan_.granule_offsets(); }   // [e * (num_granules() + 1)]
-  int64_t num_granules() const { return plan_.num_granules(); }                // of all ranks in this pass
+  int64_t num_rows() const { return plan_.num_rows(); }                       // R
+  const int64_t* offsets() const { return plan_.offsets(); }                  // [e + 1]
+  const int64_t* granule_offsets() const { return plan_.granule_offsets(); }  // [e * (num_granules() + 1)]
+  int64_t num_granules() const { return plan_.num_granules(); }               // of all ranks in this pass
   int64_t num_local_experts() const { return plan_.num_local_experts(); }
   int64_t num_chunks() const { return plan_.num_chunks(); }
   // The local experts of a chunk are [first_expert(chunk), first_expert(chunk + 1)), and their rows lie together.

@@ -191,9 +191,10 @@ void one_step(Bench& b, const Workload& workload, int64_t step, bool timed, Time
   const double start = monotonic_seconds();
   b.dispatcher.route(pass, ConstTensor(b.idx.data(), DType::i32, {T, K}));
   Tensor rows = b.experts->input(b.dispatcher.num_rows());
-  b.dispatcher.dispatch(x, rows);
+  b.dispatcher.start_dispatch(x);
+  b.dispatcher.finish_dispatch(0, rows);
   const double dispatched = monotonic_seconds();
-  b.experts->forward(b.dispatcher);
+  b.experts->forward(b.dispatcher, 0);
   const double computed = monotonic_seconds();
   b.ep.barrier();  // the slowest expert sets the pace
   const double waited = monotonic_seconds();
@@ -205,8 +206,8 @@ void one_step(Bench& b, const Workload& workload, int64_t step, bool timed, Time
   }
   b.ep.barrier();
   const double returning = monotonic_seconds();
-  b.dispatcher.combine(ConstTensor(b.scaled.data(), DType::f32, {b.dispatcher.num_rows(), D}), weights,
-                       Tensor(b.y.data(), DType::f32, {T, D}));
+  b.dispatcher.start_combine(0, ConstTensor(b.scaled.data(), DType::f32, {b.dispatcher.num_rows(), D}));
+  b.dispatcher.finish_combine(weights, Tensor(b.y.data(), DType::f32, {T, D}));
   const double end = monotonic_seconds();
   times.wrong += count_wrong(b, workload, step, T);
   if (!timed) return;
@@ -318,9 +319,8 @@ int run(const Options& options) {
       return 0;
     });
   }
-  comm::run_thread_ranks(plan.ranks, plan.threads, [&](std::unique_ptr<comm::Group> world) {
-    run_on_rank(options, *world, plan.threads);
-  });
+  comm::run_thread_ranks(plan.ranks, plan.threads,
+                         [&](std::unique_ptr<comm::Group> world) { run_on_rank(options, *world, plan.threads); });
   return 0;
 }
 

@@ -126,12 +126,11 @@ train::RunSummary train_on_threads(const Options& options, const RankPlan& plan)
   Narration narration(directory, console_options(options));
   narration.say_config(options.config, config, all_sets(options));
   engine::data::Corpus corpus;
-  train::RunSummary summary{.status = "stopped", .run_dir = directory.path()};
   {
     engine::ThreadPool pool(plan.threads * plan.ranks);
     pool.make_current();
     narration.console().activity("reading the text");
-    if (!prepare(config, corpus)) return summary;
+    if (!prepare(config, corpus)) return {.status = "stopped", .run_dir = directory.path()};
     narration.console().activity("");
   }
   train::RunOptions run = run_options(options);
@@ -238,13 +237,12 @@ int report(const Options& options, const train::RunSummary& summary) {
 int run(const Options& options) {
   run_options(options);  // for what is wrong with them
   const RankPlan plan = plan_ranks(options.ranks);
-  if (plan.kind != RankPlan::Kind::start_mpirun) engine::catch_stop_signals();
+  if (plan.kind != RankPlan::Kind::start_mpirun) engine::catch_stop_signals();  // a launcher's come at any time
   switch (plan.kind) {
     case RankPlan::Kind::start_mpirun:
       check(options, read_config(options), plan.ranks);  // once, not by every rank
       return start_mpirun(plan, options.ranks.print_launch);
     case RankPlan::Kind::join:
-      train::catch_stop_signals();  // the launcher's own come at any time
       return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
         const bool leads = world->rank() == 0;
         const train::RunSummary summary = train_in_job(options, std::move(world));

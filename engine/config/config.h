@@ -327,7 +327,8 @@ struct ParallelConfig {
     v("recv_headroom", recv_headroom, at_least(1.0),
       "rows received that memory is planned for, relative to an even load");
     v("recv_memory", recv_memory, above(0.0),
-      "bytes for rows at the experts of each rank, all layers together; a run that needs more ends; null: what it takes");
+      "bytes for rows at the experts of each rank, all layers together; a run that needs more ends; null: what it "
+      "takes");
   }
 };
 

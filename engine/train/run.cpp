@@ -95,8 +95,9 @@ class Run {
                   str(groups_.world->size(), " as ", groups_.world->transport(), ", ep_size ", groups_.ep->size(), ", ",
                       current_threads(), " threads each, cpu ", cpu_target_name(cpu_target())));
     if (!config_.parallel.ep_size.value && groups_.world->size() > 1 && config_.model.num_moe_layers() > 0) {
-      console_.line("ep_size", str(groups_.ep->size(), " for \"auto\": the largest that divides the ranks and is at most the ",
-                                   config_.model.num_experts, " experts, so that each rank holds as few as can be"));
+      console_.line("ep_size",
+                    str(groups_.ep->size(), " for \"auto\": the largest that divides the ranks and is at most the ",
+                        config_.model.num_experts, " experts, so that each rank holds as few as can be"));
     }
     for (const std::string& source : corpus_.summary()) console_.line("data", source);
     console_.line("model", str(config_.model.num_hidden_layers, " layers, ", config_.model.num_experts,

@@ -131,7 +131,7 @@ TEST_CASE("token_dispatcher: dispatch and combine are the identity on weights 1/
       std::vector<float> drows = test::poisoned(R * kHidden), dx = test::poisoned(T * kHidden);
       std::vector<float> dweights = test::poisoned(T * kSlots);
       combine_backward(dispatcher, tensor(x, {T, kHidden}), tensor(half, {T, kSlots}), tensor(rows, {R, kHidden}),
-                                  tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
+                       tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
       dispatch_backward(dispatcher, tensor(drows, {R, kHidden}), tensor(dx, {T, kHidden}));
       for (int64_t t = 0; t < T; ++t) {
         float kept = 0, square = 0;
@@ -157,7 +157,7 @@ TEST_CASE("token_dispatcher: rows of gradients carry the weight of their own slo
       const int64_t T = static_cast<int64_t>(x.size()) / kHidden, R = dispatcher.num_rows();
       std::vector<float> drows = test::poisoned(R * kHidden), dweights = test::poisoned(T * kSlots);
       combine_backward(dispatcher, tensor(x, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(rows, {R, kHidden}),
-                                  tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
+                       tensor(drows, {R, kHidden}), tensor(dweights, {T, kSlots}));
       const comm::ExpertRange experts = comm::experts_of_rank(kExperts, ep.rank(), ranks);
       int64_t row = 0;
       for (int64_t e = experts.begin; e < experts.end; ++e) {
@@ -191,7 +191,7 @@ TEST_CASE("token_dispatcher: dispatch and the gradient of dispatch are adjoint, 
       dispatch_backward(dispatcher, tensor(r, {R, kHidden}), tensor(dx, {T, kHidden}));
       combine(dispatcher, tensor(r, {R, kHidden}), tensor(weights, {T, kSlots}), tensor(y, {T, kHidden}));
       combine_backward(dispatcher, tensor(dy, {T, kHidden}), tensor(weights, {T, kSlots}), tensor(r, {R, kHidden}),
-                                  tensor(dr, {R, kHidden}), tensor(dweights, {T, kSlots}));
+                       tensor(dr, {R, kHidden}), tensor(dweights, {T, kSlots}));
       auto dot = [](const std::vector<float>& a, const std::vector<float>& b) {
         double sum = 0;
         for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);

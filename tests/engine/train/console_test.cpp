@@ -112,7 +112,8 @@ TEST_CASE("console: elsewhere a step is key=value") {
 TEST_CASE("console: the bar fits the width") {
   const ProgressReport progress{
       .step = 292, .last_step = 600, .bits_per_byte = 2.41, .tokens_per_second = 26300, .seconds_left = 92};
-  CHECK(progress_bar(progress, 79) == "[################------------------] 292/600  2.410 bpb  26.3k tok/s  eta 1m32s");
+  CHECK(progress_bar(progress, 79) ==
+        "[################------------------] 292/600  2.410 bpb  26.3k tok/s  eta 1m32s");
   CHECK(
       progress_bar(progress, 200) ==
       "[###################---------------------] 292/600  2.410 bpb  26.3k tok/s  eta 1m32s   Ctrl-C saves and stops");
