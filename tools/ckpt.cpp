@@ -253,24 +253,28 @@ void add_ckpt(CLI::App& app, Command& chosen) {
   CLI::App* ckpt = app.add_subcommand("ckpt", "look into checkpoints, name them, remove them");
   ckpt->require_subcommand(1);
   const auto add = [&](const char* name, const char* help, const char* argument, const char* meaning,
-                       int (*action)(const Options&)) {
+                       const char* example, int (*action)(const Options&)) {
     CLI::App* command = ckpt->add_subcommand(name, help);
+    command->footer(str("Example: switchyard ckpt ", name, " ", example));
     command->add_option(argument, options->path, meaning)->required();
     command->add_flag("--json", options->json, "one JSON object on stdout");
     command->callback([options, action, &chosen] { chosen = [options, action] { return action(*options); }; });
     return command;
   };
   const char* const which = "run directory, RUN@TAG or checkpoint";
-  add("ls", "the checkpoints of a run, newest first", "run", "run directory", ls);
-  add("info", "step, digest and files", "checkpoint", which, info);
-  add("verify", "check every file against the manifest; exit 0 or 6", "checkpoint", "a checkpoint", verify);
-  CLI::App* command = add("diff", "config keys and weights in which two models differ", "a", which, diff);
+  add("ls", "the checkpoints of a run, newest first", "run", "run directory", "runs/mine", ls);
+  add("info", "step, digest and files", "checkpoint", which, "runs/mine", info);
+  add("verify", "check every file against the manifest; exit 0 or 6", "checkpoint", "a checkpoint",
+      "runs/mine/checkpoints/step-00001000", verify);
+  CLI::App* command =
+      add("diff", "config keys and weights in which two models differ", "a", which, "runs/mine@best runs/mine", diff);
   command->add_option("b", options->other, which)->required();
-  command = add("prune", "remove all but the newest checkpoints; those with a tag stay", "run", "run directory", prune);
+  command = add("prune", "remove all but the newest checkpoints; those with a tag stay", "run", "run directory",
+                "runs/mine --keep 3 --dry-run", prune);
   command->add_option("--keep", options->keep, "how many of the newest stay (default: 2)")->check(CLI::PositiveNumber);
   command->add_flag("--dry-run", options->dry_run, "only say which");
   command = add("tag", "name a checkpoint: retention keeps it, and RUN@TAG means it", "checkpoint",
-                "run directory (its newest) or checkpoint; with --remove a run directory", tag);
+                "run directory (its newest) or checkpoint; with --remove a run directory", "runs/mine best", tag);
   command->add_option("tag", options->tag, "letters, digits, \".\", \"_\", \"-\"")->required();
   command->add_flag("--remove", options->remove, "take the tag away; the checkpoint stays for now");
   ckpt->footer("Example: switchyard ckpt tag runs/mine best && switchyard eval runs/mine@best");

@@ -43,6 +43,21 @@ std::string HelpFormatter::make_subcommand(const CLI::App* command) const {
   return two_columns("  " + command->get_name(), command->get_description(), kCommandColumn);
 }
 
+std::string HelpFormatter::make_footer(const CLI::App* command) const {
+  std::istringstream lines(command->get_footer());
+  std::string out;
+  for (std::string line; std::getline(lines, line);) {
+    while (line.size() > kHelpColumns) {
+      const size_t space = line.rfind(' ', kHelpColumns - 2);
+      if (space == std::string::npos || space < 20) break;
+      out += line.substr(0, space) + " \\\n";
+      line = std::string(10, ' ') + line.substr(space + 1);
+    }
+    out += line + "\n";
+  }
+  return out;
+}
+
 std::string HelpFormatter::make_description(const CLI::App* command) const {
   return two_columns("", command->get_description(), 0);
 }

@@ -16,6 +16,8 @@ class HelpFormatter : public CLI::Formatter {
   std::string make_option(const CLI::Option* option, bool is_positional) const override;
   std::string make_subcommand(const CLI::App* command) const override;
   std::string make_description(const CLI::App* command) const override;
+  // Examples that are too long go on behind a backslash, as a shell takes them.
+  std::string make_footer(const CLI::App* command) const override;
 };
 
 }  // namespace tools

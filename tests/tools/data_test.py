@@ -116,16 +116,16 @@ def test_standard_input(directory):
     lines = "".join(json.dumps({"text": prose(n, 5)}) + "\n" for n in range(30))
     cases = {"-": text.encode(), "-.gz": gzip.compress(text.encode()), "text.txt": b"", "-.jsonl": lines.encode()}
     results = {}
-    for name, content in cases.items():
+    for number, (name, content) in enumerate(cases.items()):
         config = config_of(directory, {"sources": [{"name": "s", "files": name}], "held_out": {"fraction": 0.1, "split": "tail"},
                                        "cache_dir": f"{directory}/cache"})
         for again in range(2):  # the second time from the cache
-            result = subprocess.run([SWITCHYARD, "train", config, "--run-dir", f"{directory}/run{len(results)}{again}",
+            result = subprocess.run([SWITCHYARD, "train", config, "--run-dir", f"{directory}/run{number}{again}",
                                      "--steps", "2", "--json", "-q"], input=content, capture_output=True)
             assert result.returncode == 0, result.stderr
             digest = json.loads(result.stdout)["digest"]
             assert results.setdefault(name, digest) == digest, (name, again)
-        manifest = json.load(open(f"{directory}/run{len(results) - 1}1/data.manifest.json"))["files"]
+        manifest = json.load(open(f"{directory}/run{number}1/data.manifest.json"))["files"]
         if content:
             assert manifest[0]["sha256"] == hashlib.sha256(content).hexdigest(), manifest
             assert manifest[0]["path"] == name, manifest

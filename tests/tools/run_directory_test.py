@@ -45,7 +45,7 @@ def write_input():
     del config["$schema"]
     config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
     config["eval"] = {"every": 8, "samples": 2}
-    config["checkpoint"] = {"every": 8}
+    config["checkpoint"] = {"every": 8, "keep_last": 5}
     config["log"] = {"every": 4, "tensorboard": True, "prometheus": True}
     with open("tiny.json", "w") as out:
         json.dump(config, out, indent=1)

@@ -93,7 +93,7 @@ def test_help():
     for words in every_command():
         number += 1
         text = run(*words, "--help").stdout
-        examples = re.findall(r"switchyard ([^\n|>)]*)", text.partition("Example")[2])
+        examples = re.findall(r"switchyard ([^\n|>)&]*)", text.partition("Example")[2].replace("\\\n", ""))
         assert examples, (words, text)
         assert any(example.split()[:len(words)] == words for example in examples), (words, examples)
         for example in examples:
