@@ -136,6 +136,12 @@ planted_bugs() { run python3 scripts/plant_bugs.py "$@" && pass; }
 
 fifty_steps_without_avx() { STEPS=50 run bash tests/e2e/no_avx_test.sh "$root/build-ci/switchyard" "$root" && pass; }
 
+# Every crash state of a save, and every step and pair of layouts that a run can be saved and gone on with.
+crashes_and_resumes() {
+  CRASH_STATES=all run build-ci/tests/crash_states_test && pass || return
+  RESUME_LATTICE=all run build-ci/tests/resume_lattice_test && pass
+}
+
 # Runs are killed at random instants and resumed.
 kills() { run python3 scripts/kill_campaign.py --switchyard build-ci/switchyard "$@" && pass; }
 
@@ -173,6 +179,7 @@ else
   [[ $mode == --full ]] || step "fuzz targets, a sample" fuzz
   step "clean tree" clean_tree
   if [[ $mode == --full ]]; then  # writes its table into the tree
+    step "all crash states and resumes" crashes_and_resumes
     step "2,000 kills" kills --kills 2000 --results tests/results/kill_campaign.md
     step "planted bugs, all" planted_bugs --results tests/results/planted_bugs.md
     step "fifty steps without AVX" fifty_steps_without_avx

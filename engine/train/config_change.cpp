@@ -110,6 +110,7 @@ const std::map<std::string, ChangeKind>& kinds() {
       {"parallel.expert_placement", free},
       {"parallel.overlap_chunks", free},
       {"parallel.recv_headroom", free},
+      {"parallel.recv_memory", free},
       {"eval.every", free},
       {"eval.max_tokens", free},
       {"eval.baselines", free},

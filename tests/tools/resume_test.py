@@ -126,7 +126,7 @@ def check_rollback(digest):
     assert info["step"] == 15 and "abandoned" in info["path"], info
     assert steps_logged("back", "metrics.jsonl") == list(range(1, 13))
     assert steps_logged("back", "metrics.abandoned.jsonl") == list(range(11, 21))
-    assert steps_logged("back", "experts.abandoned.jsonl") == [15, 20]
+    assert set(steps_logged("back", "experts.abandoned.jsonl")) == {15, 20}
     result, _ = train("back", "--set", "train.stop.steps=20")
     assert result["digest"] == digest, "the same steps again"
     _, error = train("back", "--resume", "left/checkpoints/step-00000005", code=6)

@@ -87,33 +87,6 @@ struct SavedRun {
 
 }  // namespace
 
-TEST_CASE("checkpoint: a run resumed on another layout ends with the digest of the undisturbed run") {
-  const Config config = config_with_state();
-  const std::string expected = run_on(config, 1, 1, [](train::Trainer& trainer) { train_steps(trainer, 6); });
-  struct Layout {
-    int ranks, ep_size;
-  };
-  const Layout layouts[] = {{1, 1}, {2, 1}, {3, 3}, {4, 2}, {5, 5}, {8, 4}};
-  for (const Layout& from : layouts) {
-    test::TemporaryDirectory directory;
-    std::string path;
-    run_on(config, from.ranks, from.ep_size, [&](train::Trainer& trainer) {
-      train_steps(trainer, 3);
-      const std::string saved = save(trainer, directory.path());
-      if (trainer.groups().world->rank() == 0) path = saved;
-    });
-    CHECK(checkpoint::verify_checkpoint(path).empty());
-    for (const Layout& to : layouts) {
-      const std::string digest = run_on(config, to.ranks, to.ep_size, [&](train::Trainer& trainer) {
-        load(trainer, path);
-        train_steps(trainer, 3);
-      });
-      CHECK_MESSAGE(digest == expected, "saved on ", from.ranks, "/", from.ep_size, ", resumed on ", to.ranks, "/",
-                    to.ep_size);
-    }
-  }
-}
-
 TEST_CASE("checkpoint: a damaged one is passed over for the one before it, and nothing is overwritten") {
   test::TemporaryDirectory directory;
   run_on(test::tiny_config(), 1, 1, [&](train::Trainer& trainer) {
