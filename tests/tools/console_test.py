@@ -12,6 +12,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -94,8 +95,8 @@ def main():
     config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
     del config["$schema"]
     config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
-    config["eval"] = {"every": 10}
-    config["checkpoint"] = {"every": 10}
+    config["eval"] = {"every": 5, "samples": 0}
+    config["train"]["stop"] = {"steps": 10}
     json.dump(config, open("tiny.json", "w"))
     train = ["train", "tiny.json", "--threads", "1", "--run-dir"]
     texts = {}
@@ -103,22 +104,23 @@ def main():
             ("a terminal of 80 columns", 80, [], {}),
             ("a terminal of 200 columns", 200, [], {}),
             ("a terminal of 80 columns, NO_COLOR", 80, [], {"NO_COLOR": "1"}),
-            ("a terminal, COLUMNS=60, --color never", 60, ["--color", "never"], {"COLUMNS": "60"}),
-            ("a terminal, --progress lines", 80, ["--progress", "lines"], {}),
-            ("a terminal, --progress none", 80, ["--progress", "none"], {}),
-            ("a terminal, --quiet", 80, ["-q"], {})):
+            ("a terminal, COLUMNS=70, --color never", 80, ["--color", "never"], {"COLUMNS": "70"})):
         directory = f"run{len(texts)}"
         lines, drawn = screen(on_terminal(columns, *train, directory, *extra, **changes),
-                              int(changes.get("COLUMNS", 1000 if "lines" in extra else columns)))
-        bars = [piece for piece in drawn if re.search(r"\d+/20  ", piece)]
-        assert bool(bars) == ("--progress" not in extra and "-q" not in extra), (name, drawn)
-        texts[name] = lines.replace(directory, "RUN") + ("bar: " + bars[0] + "\n" if bars else "")
-        assert ("\033" in lines) == ("NO_COLOR" not in changes and "--color" not in extra and "-q" not in extra), name
+                              int(changes.get("COLUMNS", columns)))
+        bars = [piece for piece in drawn if re.search(r"\d+/10  ", piece)]
+        assert bars, (name, drawn)
+        texts[name] = lines.replace(directory, "RUN") + "bar: " + bars[0] + "\n"
+        assert ("\033" in lines) == ("NO_COLOR" not in changes and "--color" not in extra), name
     directory = "piped"
     texts["a pipe"] = in_pipe(*train, directory).replace(directory, "RUN")
     texts["a pipe, with more to say"] = in_pipe(*train, directory, "-v").replace(directory, "RUN")
     assert "\033" not in texts["a pipe"] and "\r" not in texts["a pipe"]
-    assert "\033[" in in_pipe(*train, "forced", "--color", "always", "--progress", "bar")
+    if shutil.which("mpirun"):
+        texts["two ranks under mpirun"] = in_pipe(*train, "mpi", "--ranks", "2", "--transport", "mpi").replace(
+            "mpi/", "RUN/").replace("run       mpi", "run       RUN")
+    else:
+        print("skipped: mpirun is not installed, so there is no console under it")
     text = "".join(f"== {name}\n{masked(body)}\n" for name, body in texts.items())
     text = re.sub(r"(?m) +$", "", text)
     if "--update" in sys.argv:
