@@ -5,8 +5,8 @@ usage: preemption_campaign.py SWITCHYARD [--signals N] [--seed N] [--results FIL
 
 Each signal (SIGTERM, SIGINT, SIGUSR1, or a file STOP) comes at a random moment of a run: while it starts, reads its text,
 trains, evaluates or saves. Every one has to end in exit code 75 with a whole checkpoint of the step that the last line
-names, or before the first step, where it says that there was nothing to save. A run that has ended must have the digest
-of one that nobody disturbed. Exit 0 if all did, 1 otherwise.
+names, or before this run's first step, where it says that there was nothing new to save and leaves what there was. A run
+that has ended must have the digest of one that nobody disturbed. Exit 0 if all did, 1 otherwise.
 """
 
 import argparse
@@ -68,19 +68,24 @@ def disturb(process, directory, name, delay):
         process.send_signal(SIGNALS[name])
 
 
+def problem_of_checkpoint(switchyard, path):
+    verified = subprocess.run([switchyard, "ckpt", "verify", path], capture_output=True, text=True, check=False)
+    return "" if verified.returncode == 0 else verified.stderr.strip() or f"{path} is not whole"
+
+
 def problem_of(switchyard, directory, code, out, err):
     """What is wrong with a run that was stopped; an empty text if nothing is."""
     if code != 75:
         return f"exit {code}: {err.strip().splitlines()[-1:]}"
-    if "there was nothing to save before the first step" in err:
-        checkpoints = os.path.join(directory, "checkpoints")
-        return f"there are checkpoints: {os.listdir(checkpoints)}" if os.path.isdir(checkpoints) else ""
+    checkpoints = os.path.join(directory, "checkpoints")
+    if "there was nothing new to save" in err:
+        names = os.listdir(checkpoints) if os.path.isdir(checkpoints) else []
+        steps = [name for name in names if name.startswith("step-")]
+        return problem_of_checkpoint(switchyard, os.path.join(checkpoints, max(steps))) if steps else ""
     step = json.loads(out.splitlines()[-1])["step"]
     if f"step {step} is saved" not in err:
         return f"the last line does not name step {step}: {err.strip().splitlines()[-1:]}"
-    path = os.path.join(directory, "checkpoints", f"step-{step:08d}")
-    verified = subprocess.run([switchyard, "ckpt", "verify", path], capture_output=True, text=True, check=False)
-    return verified.stderr.strip()
+    return problem_of_checkpoint(switchyard, os.path.join(checkpoints, f"step-{step:08d}"))
 
 
 def main():
@@ -122,7 +127,7 @@ def main():
                 continue
             sent += 1
             counts[name] += 1
-            counts["before the first step" if "nothing to save" in err else "with a checkpoint"] += 1
+            counts["before the first step" if "nothing new to save" in err else "with a checkpoint"] += 1
             if problem := problem_of(switchyard, directory, process.returncode, out, err):
                 problems.append(f"signal {sent} ({name}) to {directory}: {problem}")
         last = start(switchyard, directory, 1)

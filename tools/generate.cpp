@@ -101,7 +101,7 @@ void add_generate(CLI::App& app, Command& chosen) {
   command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
   CLI::Option_group* input = command->add_option_group("prompt");
   input->add_option("-p,--prompt", options->prompt, "text to continue");
-  input->add_option("--prompts", options->prompts, "file of texts to continue together, one a line, or .jsonl");
+  input->add_option("--prompts", options->prompts, "file of texts to continue, one a line, or .jsonl");
   input->require_option(1);
   command->add_option("--max-tokens", options->generate.max_tokens, "new tokens at most")->check(CLI::PositiveNumber);
   command->add_option("--temperature", options->generate.temperature, "0: always the likeliest token")

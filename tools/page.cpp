@@ -1,5 +1,7 @@
 #include "tools/page.h"
 
+#include <nlohmann/json.hpp>
+
 namespace tools::page {
 namespace {
 
@@ -65,11 +67,17 @@ const char* const kScript = R"js(
 })();
 )js";
 
+// With U+FFFD for what is not UTF-8, such as the bytes of a model that has not learned to spell.
+std::string valid_text(const std::string& text) {
+  using Json = nlohmann::json;
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
 }  // namespace
 
 std::string escape(const std::string& text) {
   std::string result;
-  for (const char c : text) {
+  for (const char c : valid_text(text)) {
     switch (c) {
       case '&':
         result += "&amp;";

@@ -212,8 +212,7 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
 }
 
 int stopped(const train::RunSummary& summary) {
-  const std::string what =
-      summary.saved ? str("step ", summary.step, " is saved") : "there was nothing to save before the first step";
+  const std::string what = summary.saved ? str("step ", summary.step, " is saved") : "there was nothing new to save";
   std::fprintf(stderr, "stopped on request: %s; go on with the same command and --run-dir %s\n", what.c_str(),
                summary.run_dir.c_str());
   return static_cast<int>(ExitCode::stopped);

@@ -86,6 +86,7 @@ void Console::detail(const std::string& topic, const std::string& text) {
 }
 
 void Console::warning(const std::string& text) {
+  if (style_.mute) return;
   const std::lock_guard lock(mutex_);
   print(colored(kYellow, "warning:") + " " + text);
 }

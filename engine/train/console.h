@@ -23,6 +23,7 @@ struct ConsoleStyle {
   Progress progress = Progress::none;
   bool color = false;
   int verbosity = -1;
+  bool mute = false;              // of ranks that do not lead: not even warnings
   double heartbeat_seconds = 60;  // longest silence
 };
 // "auto" is a bar and colour on a terminal, lines without colour elsewhere; NO_COLOR in the environment and a terminal

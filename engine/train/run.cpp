@@ -34,6 +34,7 @@ class Run {
         groups_(groups),
         corpus_(corpus),
         leads_(groups.world->rank() == 0),
+        silent_({.mute = !leads_}),
         console_(leads_ && options.console != nullptr ? *options.console : silent_),
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         placement_(initial_placement(config, groups.ep->size())),
