@@ -136,8 +136,9 @@ def full_file_system(place):
         cases.write_all(directory, {"c.json": cases.GOOD, "text.txt": cases.TEXT})
         before = tree(directory)
         result = run(directory, ["train", "c.json", "--run-dir", "run"])
-        problems = [f"full tmpfs: {what}" for what in ("No space left on device", "(exit 4)") if what not in result.stderr]
-        if result.returncode != 4:
+        problems = []
+        errors = [line for line in result.stderr.split("\n") if line.startswith("error: ")]
+        if result.returncode != 4 or len(errors) != 1 or not errors[0].endswith("(exit 4)"):
             problems.append(f"full tmpfs: exit {result.returncode}, {result.stderr[-300:]!r}")
         after = tree(directory)
         problems += [f"full tmpfs: {name} was left" for name in after if "step-" in name and not after[name] == "directory"]

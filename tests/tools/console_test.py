@@ -70,8 +70,22 @@ def screen(written, columns):
     return "\n".join(lines), drawn
 
 
-def number_mask(match):
-    return "#".rjust(len(match[0]))
+VOLATILE = ("tok/s", "data", "fwd", "bwd", "comm", "opt")
+
+
+def masked_rows(text):
+    """Rows of the table with times and speeds masked, by the columns of the header above them."""
+    spans, lines = [], []
+    for line in text.split("\n"):
+        plain = re.sub(r"ESC\[[0-9]*m", "", line)
+        if plain.startswith("   step "):
+            titles = list(re.finditer(r" +(load max/mean|\S+)", plain))
+            spans = [title.span() for title in titles if title[1] in VOLATILE]
+        elif re.match(r" +\d+ +\d+\.\d{4} ", plain):
+            for begin, end in spans:
+                line = line[:begin] + "#".rjust(end - begin) + line[end:]
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def masked(text):
@@ -81,10 +95,11 @@ def masked(text):
     text = re.sub(r"durable in \S+", "durable in #", text)
     text = re.sub(r"\b\d+ threads each, cpu \w+", "# threads each, cpu #", text)
     text = re.sub(r"(tokens_per_second|data|forward|backward|comm|optimizer|eta_seconds)=[0-9.]+", r"\1=#", text)
-    text = re.sub(r"(?m)^( +\d+ +\d+\.\d{4} .*)$",
-                  lambda row: re.sub(r" +(\d+(\.\d+)?[kM]|\d+%)", number_mask, row[1]), text)
-    text = re.sub(r"bpb  \S+ tok/s  eta \S+", "bpb  # tok/s  eta #", text)
-    return re.sub(r"activations \S+ \S+", "activations #", text)
+    text = masked_rows(text)
+    # how long the bar is, and whether the hint has room, depends on the length of the numbers
+    text = re.sub(r"(?m)^bar: \[#*-*\] (.*bpb)  \S+ tok/s  eta .*$", r"bar: [#--] \1  # tok/s  eta #", text)
+    text = re.sub(r"(?m)^mpirun .*\n", "", text)
+    return re.sub(r"memory((?:ESC\[0m)?) +.*(\n {10}.*)*", r"memory\1    #", text)
 
 
 def main():
