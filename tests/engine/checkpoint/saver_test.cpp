@@ -68,16 +68,25 @@ std::string newest(SimulatedDisk& disk) {
 
 TEST_CASE("saver: training goes on while a save is written, and what is saved is the state it began with") {
   SimulatedDisk disk;
+  std::atomic<bool> held{false};
+  disk.fault = [&](const char* what, int64_t*) {
+    while (held && std::string(what) == "create") std::this_thread::yield();
+    return 0;
+  };
   on_ranks(2, [&](train::Trainer& trainer) {
     Saver saver(trainer.groups());
     CHECK_FALSE(saver.wait());
-    std::vector<float> before;
     for (int64_t n = 1; n <= 6; ++n) {
       step(trainer);
       const std::vector<float> now = weights_of(trainer);
+      held = true;  // no file is begun before training has gone on
+      trainer.groups().world->barrier();
       saver.begin(kDirectory, request_of(trainer, n, disk));
-      step(trainer);  // meanwhile
+      step(trainer);
       CHECK(weights_of(trainer) != now);
+      CHECK_FALSE(saver.finished());
+      trainer.groups().world->barrier();
+      held = false;
       const auto outcome = saver.wait();
       REQUIRE(outcome);
       CHECK_MESSAGE(outcome->durable(), outcome->error);
