@@ -124,7 +124,6 @@ train::RunSummary train_on_threads(const Options& options, const RankPlan& plan)
   const int64_t ep_size = check(options, config, plan.ranks);
   train::RunDirectory directory(default_run_dir(options, config));
   Narration narration(directory, console_options(options));
-  narration.say_config(options.config, config, all_sets(options));
   engine::data::Corpus corpus;
   {
     engine::ThreadPool pool(plan.threads * plan.ranks);
@@ -133,6 +132,7 @@ train::RunSummary train_on_threads(const Options& options, const RankPlan& plan)
     if (!prepare(config, corpus)) return {.status = "stopped", .run_dir = directory.path()};
     narration.console().activity("");
   }
+  narration.say_config(options.config, config, all_sets(options));
   train::RunOptions run = run_options(options);
   narration.join(run);
   const comm::WatchLimits limits;
@@ -191,12 +191,12 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
   train::RunOptions run = run_options(options);
   if (leads) {
     narration.emplace(*directory, console_options(options));
-    narration->say_config(options.config, config, all_sets(options));
     narration->join(run);
   }
   engine::data::Corpus corpus;
   int64_t stopped = prepare(config, corpus) ? 0 : 1;
   world->all_reduce_max(comm::Tensor(&stopped, comm::DType::i64, {1})).wait();
+  if (narration) narration->say_config(options.config, config, all_sets(options));
   if (stopped != 0) {
     watch.finish(*world);
     return {.status = "stopped", .run_dir = path};
