@@ -10,6 +10,7 @@
 #include "engine/config/reader.h"
 #include "engine/config/units.h"
 #include "engine/core/thread_pool.h"
+#include "engine/train/generation_cost.h"
 #include "engine/train/memory_plan.h"
 #include "engine/train/step_time.h"
 #include "tools/command.h"
@@ -101,6 +102,23 @@ std::string remedies(const Options& options, const Plan& plan) {
   return list.empty() ? "use a smaller model or larger machines" : "what takes less: " + list;
 }
 
+// Generation on one rank, as long as its weights and what it reads of them set the pace.
+struct Generation {
+  int64_t batch;
+  train::GenerationCost cost;
+  double seconds;  // of a step
+};
+std::vector<Generation> plan_generation(const Plan& plan) {
+  std::vector<Generation> list;
+  const double rate = plan.cluster.memory_bytes_per_second;
+  for (const int64_t batch : {1, 8}) {
+    train::GenerationCost cost = train::generation_cost(plan.config.model, batch, 128);
+    const double scale = static_cast<double>(plan.cluster.element_bytes) / 4;
+    list.push_back({batch, cost, cost.bytes() * scale / rate});
+  }
+  return list;
+}
+
 nlohmann::ordered_json as_json(const Plan& plan) {
   nlohmann::ordered_json memory = nlohmann::ordered_json::object(), phases = nlohmann::ordered_json::object();
   for (const MemoryUse::Part& part : plan.memory.parts()) memory[part.name] = part.bytes;
@@ -131,6 +149,13 @@ nlohmann::ordered_json as_json(const Plan& plan) {
                                    {"memory_bytes_per_second", plan.cluster.memory_bytes_per_second},
                                    {"link_bytes_per_second", plan.cluster.in_node.bytes_per_second},
                                    {"link_latency", plan.cluster.in_node.latency}}}};
+  for (const Generation& g : plan_generation(plan)) {
+    json["generation"].push_back({{"batch", g.batch},
+                                  {"experts_per_step", g.cost.experts},
+                                  {"weight_bytes_per_step", g.cost.weight_bytes},
+                                  {"cache_bytes_per_token", g.cost.cache_bytes_per_token},
+                                  {"tokens_per_second_at_most", static_cast<double>(g.batch) / g.seconds}});
+  }
   if (plan.cluster.price_per_hour) {
     json["cost_per_billion_tokens"] = *plan.cluster.price_per_hour * plan.layout.ranks * plan.hours_per_billion();
   }
@@ -169,6 +194,17 @@ void print_time(const Plan& plan) {
   std::printf("\n");
 }
 
+void print_generation(const Plan& plan) {
+  std::printf("\ngeneration on one rank, 128 tokens behind each: keys and values %s a token\n",
+              print_bytes(static_cast<int64_t>(plan_generation(plan)[0].cost.cache_bytes_per_token)).c_str());
+  for (const Generation& g : plan_generation(plan)) {
+    std::printf("  %lld at once: %.1f experts of a layer, %s of weights a step, at most %.0f tokens/s\n",
+                static_cast<long long>(g.batch), g.cost.experts,
+                print_bytes(static_cast<int64_t>(g.cost.weight_bytes)).c_str(),
+                static_cast<double>(g.batch) / g.seconds);
+  }
+}
+
 int run(const Options& options) {
   const Plan plan = make_plan(options);
   if (options.json) {
@@ -188,6 +224,7 @@ int run(const Options& options) {
     std::printf("\n");
     print_memory(plan);
     print_time(plan);
+    print_generation(plan);
   }
   if (options.check && !plan.fits()) {
     throw Error(ExitCode::requirement,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/core/buffer.h"
 #include "engine/core/profiler.h"
 #include "engine/core/thread_pool.h"
 
@@ -14,20 +13,27 @@ float read_part(const float* x, int64_t count) {
   DISPATCH_CPU(read_all, x, count);
 }
 
+constexpr int64_t kBytes = int64_t{256} << 20, kPart = int64_t{1} << 20, kParts = kBytes / kPart;
+
 }  // namespace
 
-double measure_read_bytes_per_second() {
-  constexpr int64_t kBytes = int64_t{128} << 20, kPart = int64_t{1} << 20, kParts = kBytes / kPart;
-  Buffer block(kBytes);
-  parallel_for(kParts, [&](int64_t i) { std::memset(block.data() + i * kPart, 1, static_cast<size_t>(kPart)); });
+ReadBlock::ReadBlock() : block_(kBytes) {
+  parallel_for(kParts, [&](int64_t i) { std::memset(block_.data() + i * kPart, 1, static_cast<size_t>(kPart)); });
+}
+
+double ReadBlock::sweep() const {
   float sums[kParts];
-  double best = 0;
-  for (int repetition = 0; repetition < 6; ++repetition) {
-    const double start = monotonic_seconds();
-    parallel_for(kParts, [&](int64_t i) { sums[i] = read_part(block.f32() + i * kPart / 4, kPart / 4); });
-    best = std::max(best, static_cast<double>(kBytes) / (monotonic_seconds() - start));
-  }
+  const double start = monotonic_seconds();
+  parallel_for(kParts, [&](int64_t i) { sums[i] = read_part(block_.f32() + i * kPart / 4, kPart / 4); });
+  const double seconds = monotonic_seconds() - start;
   for (int64_t i = 1; i < kParts; ++i) ENSURE(sums[i] == sums[0], "memory was not read");
+  return static_cast<double>(kBytes) / seconds;
+}
+
+double measure_read_bytes_per_second() {
+  const ReadBlock block;
+  double best = 0;
+  for (int i = 0; i < 6; ++i) best = std::max(best, block.sweep());
   return best;
 }
 
