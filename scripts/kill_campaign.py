@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills training runs at random instants, resumes them on 1 to 4 ranks, and asks what became of their checkpoints.
 
-usage: kill_campaign.py [--kills N] [--seed S] [--work DIR] [--switchyard PROGRAM] [--results FILE]
+usage: kill_campaign.py [--kills N] [--seconds N] [--seed S] [--work DIR] [--switchyard PROGRAM] [--results FILE]
 
 A run saves after every step. It is killed with SIGKILL, half the time at any instant of its life, half the time within
 30 ms of a line it prints, and started again on another number of ranks, until it ends by itself. Each time:
@@ -12,7 +12,8 @@ A run saves after every step. It is killed with SIGKILL, half the time at any in
 - a run that ends has the digest of the run that was never disturbed.
 
 Runs are drawn from the seed, one after the other. With --work the runs that are over are kept there, and the campaign
-goes on with the next when it is started again. Exit 0 if all of that held, 1 otherwise.
+goes on with the next when it is started again. With --seconds no run is begun after so long. Exit 0 if all of that held, 1
+otherwise.
 """
 
 import argparse
@@ -173,6 +174,7 @@ def report(options, done, seconds):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("usage: ")[1].split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work")
     parser.add_argument("--switchyard", default=os.path.join(ROOT, "build/switchyard"))
@@ -190,7 +192,8 @@ def main():
         write_inputs(directory)
         try:
             expected, seconds = undisturbed(options, directory)
-            while sum(facts["kills"] for facts in state["runs"]) < options.kills:
+            end = time.monotonic() + options.seconds
+            while sum(facts["kills"] for facts in state["runs"]) < options.kills and time.monotonic() < end:
                 began = time.monotonic()
                 state["runs"].append(one_run(options, directory, len(state["runs"]), expected, seconds))
                 state["seconds"] += time.monotonic() - began

@@ -182,7 +182,7 @@ else
   step "thread sanitizer" thread_sanitizer
   step "CUDA compile" cuda_compile
   step "CUDA on an emulated device" cuda_emulated
-  [[ $mode == --full ]] || step "200 kills" kills --kills 200
+  [[ $mode == --full ]] || step "kills, for 90 s" kills --kills 200 --seconds 90
   [[ $mode == --full ]] || step "planted bugs, a sample" planted_bugs --sample 4
   [[ $mode == --full ]] || step "fuzz targets, a sample" fuzz
   step "clean tree" clean_tree

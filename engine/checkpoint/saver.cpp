@@ -13,7 +13,7 @@ namespace {
 
 // Training comes first wherever both want a processor; when training waits for the save, it gets all of it.
 void lower_priority() {
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10);  // of this thread; refused, it is only slower
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 5);  // of this thread; refused, it is only slower
 }
 
 }  // namespace
