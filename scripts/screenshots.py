@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 import chromium  # noqa: E402
 
-LOOKS = {"light": (1000, 1500, False), "dark": (1000, 1500, True), "phone": (390, 1500, False)}
+LOOKS = {"light": (1000, 1000, False), "dark": (1000, 1000, True), "phone": (390, 1000, False)}
 
 
 def main():

@@ -49,6 +49,7 @@ std::string wrapped(const std::string& text, size_t indent, size_t first) {
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(' ', begin), text.size());
     if (column + (end - begin) >= kColumns && column > indent) {
+      if (!result.empty() && result.back() == ' ') result.pop_back();
       result += "\n" + std::string(indent, ' ');
       column = indent;
     }
@@ -94,7 +95,7 @@ std::string layer_table(const ExpertsReport& report) {
                   number(layer.window.layer), load.max_over_mean, load.beyond_chance ? '*' : ' ', load.max_by_chance,
                   load.violation, load.variation, load.variation_by_chance, load.entropy, load.entropy_by_chance,
                   number(load.dead), 100 * layer.drop_rate, 100 * layer.drop_by_chance) +
-            sparkline(course, 12) + "\n";
+            sparkline(course, 10) + "\n";
   }
   return text + "(* beyond what chance gives for as many tokens)\n";
 }
@@ -193,7 +194,8 @@ std::string experts_text(const ExpertsReport& report) {
                 number(model.num_experts), number(model.num_experts_per_tok), a.ranks.size(),
                 a.ranks.size() == 1 ? "" : "s", 100 * a.expert_share);
   text += layer_table(report) + percentile_table(a) + router_table(a) + rank_table(a) + share_map(a) + death_lines(a);
-  text += print("\ntime at stake: %.1f %% of a step\n  (", 100 * a.time_share) + a.time_basis + ")\n\nwhat to try\n";
+  text += print("\ntime at stake: %.1f %% of a step\n  ", 100 * a.time_share) + wrapped("(" + a.time_basis + ")", 3, 2);
+  text += "\nwhat to try\n";
   for (const train::Advice& advice : a.advice) {
     text += wrapped("- " + advice.evidence + ": " + advice.suggestion, 2, 0);
   }

@@ -23,12 +23,12 @@ void about_balance(const LoadAnalysis& a, const RouterConfig& router, std::vecto
                       "balance them: model.router.aux_loss_coef 0.01, or bias_update_rate 0.001"});
   } else if (router.aux_loss_coef > 0) {
     advice.push_back({print("%s; model.router.aux_loss_coef is %g", seen.c_str(), router.aux_loss_coef),
-                      print("a larger one, such as %g%s", 3 * router.aux_loss_coef,
+                      print("a larger model.router.aux_loss_coef, such as %g%s", 3 * router.aux_loss_coef,
                             router.bias_update_rate == 0 ? ", or bias_update_rate 0.001 beside it" : "")});
   } else {
-    advice.push_back(
-        {print("%s; model.router.bias_update_rate is %g", seen.c_str(), router.bias_update_rate),
-         print("a larger one, such as %g, or a small aux_loss_coef beside it", 3 * router.bias_update_rate)});
+    advice.push_back({print("%s; model.router.bias_update_rate is %g", seen.c_str(), router.bias_update_rate),
+                      print("a larger model.router.bias_update_rate, such as %g, or a small aux_loss_coef beside it",
+                            3 * router.bias_update_rate)});
   }
 }
 

@@ -111,8 +111,10 @@ void estimate_time(LoadAnalysis& analysis) {
     analysis.time_share = analysis.expert_share * rank_excess;
     analysis.time_basis = "share of the step in experts x excess of the fullest rank over the mean";
   } else {
-    analysis.time_share = analysis.expert_share * expert_excess;
-    analysis.time_basis = "if each expert had a rank of its own: share of the step in experts x MaxVio beyond chance";
+    const double more = analysis.expert_share * expert_excess;  // than with an even load
+    analysis.time_share = more / (1 + more);
+    analysis.time_basis =
+        "if each expert had a rank of its own: x / (1 + x), x = share of the step in experts x MaxVio beyond chance";
   }
 }
 

@@ -171,11 +171,11 @@ TEST_CASE("load: the verdict goes by cost, and deaths have a step") {
   CHECK(a.layers[0].load.beyond_chance);
   CHECK(a.word == "balanced");
   CHECK(a.expert_share == doctest::Approx(0.3));
-  CHECK(a.time_share == doctest::Approx(0.3 * 0.03));
-  // an excess of 40 % costs 12 % of a step where each expert has a rank
+  CHECK(a.time_share == doctest::Approx(0.009 / 1.009));
+  // an excess of 40 % makes a step 12 % longer where each expert has a rank
   a = analyse_load(history_of({{140000, 90000, 85000, 85000}}), config);
   CHECK(a.word == "skewed");
-  CHECK(a.time_share == doctest::Approx(0.12));
+  CHECK(a.time_share == doctest::Approx(0.12 / 1.12));
   CHECK(a.advice[0].evidence.find("aux_loss_coef and bias_update_rate are 0") != std::string::npos);
   // expert 2 has its last token in the second of eight windows, expert 3 never had one
   std::vector<std::vector<int64_t>> windows(8, {600, 600, 0, 0});
