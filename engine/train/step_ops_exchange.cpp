@@ -38,10 +38,10 @@ void add_exchange_ops(StepOpList& list) {
   const double calls = s.moe_layers * static_cast<double>(s.passes);
   const int64_t D = s.model.hidden_size, K = s.model.num_experts_per_tok, pairs = s.T * K;
   add_permute(list, "permute to send", s.N, s.T, 2 * calls);
-  add_all_to_all(list, "exchange of tokens", s.N, D, 2 * calls);  // and of dy
-  add_all_to_all(list, "exchange of routing weights", s.N, K, calls);
-  add_permute(list, "permute to return", s.R, s.R, 3 * calls);
-  add_all_to_all(list, "return of rows", pairs, D, 3 * calls);
+  add_all_to_all(list, "exchange of tokens", s.N, D, 2 * calls);           // and of dy
+  add_all_to_all(list, "exchange of routing weights", s.N, K, 2 * calls);  // and of their gradients
+  add_permute(list, "permute to return", s.R, s.R, 2 * calls);
+  add_all_to_all(list, "return of rows", pairs, D, 2 * calls);
 }
 
 }  // namespace engine::train

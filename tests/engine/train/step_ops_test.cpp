@@ -62,7 +62,8 @@ TEST_CASE("step_ops: what is sent") {
   const auto two = step_ops(config, {.ranks = 2, .ep_size = 2});
   // 2 layers, 96 tokens a rank: of 2 choices of 8 experts half stay at home; tokens go to 1.5 ranks on average
   const double row = 4 * 24, weights = 4 * 2;
-  CHECK(sent(two, Limit::link_ep) == doctest::Approx(2 * (96 * 3 * row + 72 * 2 * row + 72 * weights)).epsilon(1e-9));
+  CHECK(sent(two, Limit::link_ep) ==
+        doctest::Approx(2 * (96 * 2 * row + 72 * 2 * row + 72 * 2 * weights)).epsilon(1e-9));
   CHECK(sent(two, Limit::link_expert_dp) == 0);
   const auto dense = step_ops(config, {.ranks = 2, .ep_size = 1});
   CHECK(sent(dense, Limit::link_ep) == 0);
