@@ -15,6 +15,7 @@ mkdir -p "$directory"/{bin,repository/scripts,repository/engine,repository/moe,r
 cp "$scripts/lib.sh" "$scripts/test.sh" "$scripts/summarize_tests.py" "$directory/repository/scripts"
 echo 'print("planted")' >"$directory/repository/scripts/plant_bugs.py"
 echo 'echo "fuzzed"' >"$directory/repository/scripts/fuzz.sh"
+echo 'print("killed")' >"$directory/repository/scripts/kill_campaign.py"
 printf '/build*/\n' >"$directory/repository/.gitignore"
 stand_in() { printf '#!/bin/bash\n%s\n' "$2" >"$directory/bin/$1" && chmod +x "$directory/bin/$1"; }
 stand_in dpkg-query 'echo installed'
@@ -56,8 +57,8 @@ expect "passed, failed and skipped end the output" '[[ $code == 0 && $last == "2
 expect "the reason of a skip is printed" '[[ $output == *"test: b skipped: no-reason-but-this"* ]]'
 
 run_tests --ci
-# five builds with two passes and a skip each, the compiled CUDA kernels, the planted bugs, the fuzz targets and a clean tree
-expect "results of all builds are added up" '[[ $code == 0 && $last == "14 passed, 0 failed, 5 skipped" ]]'
+# five builds with two passes and a skip each, the compiled CUDA kernels, the kills, the planted bugs, the fuzz targets and a clean tree
+expect "results of all builds are added up" '[[ $code == 0 && $last == "15 passed, 0 failed, 5 skipped" ]]'
 expect "the main build makes warnings errors" '[[ $output == *"options setup build-ci"*"-Dwerror=true"* ]]'
 expect "steps are timed" '[[ $output =~ [0-9]+\ s\ \ thread\ sanitizer\ +ok ]]'
 
@@ -69,7 +70,7 @@ expect "a test that fails is shown and fails the script" \
 settings=(BROKEN=build-asan)
 run_tests --ci
 expect "a build that fails counts, and the steps after it run" \
-  '[[ $code == 1 && $last == "12 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
+  '[[ $code == 1 && $last == "13 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
 
 settings=(LITTER=1)
 run_tests --ci
