@@ -79,9 +79,15 @@ class Pending final : public Work::State {
       : shared_(shared), call_(call), rank_(rank), pull_(pull), after_(after) {}
   void wait() override {
     wait_for_all(&Post::posted);
-    pull_();
+    std::exception_ptr error;
+    try {
+      pull_();
+    } catch (...) {
+      error = std::current_exception();  // what this rank posted stays until the others have read it
+    }
     shared_.post(call_.number, rank_).finished.store(call_.number, std::memory_order_release);
     wait_for_all(&Post::finished);
+    if (error) std::rethrow_exception(error);
     after_();
   }
 

@@ -245,7 +245,10 @@ int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm:
   } catch (...) {
     char host[64] = {};
     gethostname(host, sizeof(host) - 1);
-    if (rank != 0) sleep(4);  // what all ranks found is said by rank 0, whose end is theirs
+    if (rank != 0) {  // what all ranks found is said by rank 0, whose end is theirs
+      signal(SIGTERM, SIG_DFL);
+      sleep(4);
+    }
     const int code = report_failure(std::current_exception(), rank == 0 ? "" : str("rank ", rank, " on ", host, ": "));
     _exit(code);  // not through MPI, which would wait for the others: the launcher ends them
   }
