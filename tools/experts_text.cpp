@@ -95,7 +95,7 @@ std::string layer_table(const ExpertsReport& report) {
                   number(layer.window.layer), load.max_over_mean, load.beyond_chance ? '*' : ' ', load.max_by_chance,
                   load.violation, load.variation, load.variation_by_chance, load.entropy, load.entropy_by_chance,
                   number(load.dead), 100 * layer.drop_rate, 100 * layer.drop_by_chance) +
-            sparkline(course, 10) + "\n";
+            sparkline(course, 8) + "\n";
   }
   return text + "(* beyond what chance gives for as many tokens)\n";
 }
