@@ -32,7 +32,7 @@ for target in "${targets[@]}"; do
   work=$directory/$target-corpus log=$directory/$target.log
   mkdir -p "$work"
   # new inputs go to the first directory; what was found is written beside the log
-  if ! run "$directory/tests/fuzz/${target}_fuzz" "$limit" -max_len=4096 -timeout=1 -rss_limit_mb=512 -print_final_stats=1 \
+  if ! run "$directory/tests/fuzz/${target}_fuzz" "$limit" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
     "-artifact_prefix=$directory/$target-" "$work" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
     tail -n 60 "$log"
     complain "the $target reader failed: see $log"
@@ -50,7 +50,7 @@ done
   echo "# Fuzzing"
   echo
   echo "$(date +%F), commit $(git rev-parse --short HEAD), \`scripts/fuzz.sh --executions $executions\`: libFuzzer with the address and"
-  echo "undefined behaviour sanitizers, inputs of up to 4,096 bytes; one that takes more than a second or 512 MiB is a finding."
+  echo "undefined behaviour sanitizers, inputs of up to 4,096 bytes; one that takes more than five seconds or 1 GiB is a finding."
   echo
   echo "| reader | executions | a second | MiB | findings |"
   echo "|---|---|---|---|---|"
