@@ -2,7 +2,8 @@
 //
 //   step-00000300/
 //     model-0000i-of-0000n.safetensors      weights under the names of their Hugging Face family, experts numbered
-//     globally model.safetensors.index.json          which file holds which weight, as transformers reads it
+//                                           globally
+//     model.safetensors.index.json          which file holds which weight, as transformers reads it
 //     config.json, generation_config.json   where a Hugging Face family expresses the model
 //     optimizer-0000i-of-0000n.safetensors  moments as (weight, range): exp_avg.NAME@BEGIN, exp_avg_sq.NAME@BEGIN
 //     state.json                            what TrainingState holds
