@@ -11,10 +11,10 @@
 #include "comm/thread_group.h"
 #include "engine/config/check.h"
 #include "engine/config/reader.h"
-#include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/train/load_recorder.h"
 #include "tools/bench.h"
+#include "tools/synthetic_sample.h"
 
 namespace tools {
 namespace {
@@ -45,13 +45,7 @@ Seconds measure(const Config& config, const Options& options, comm::ParallelGrou
   for (int64_t round = 0; round < options.rounds; ++round) steps.push_back(2 + 3 * round + 3);
   train::TraceRecorder trace(trainer, sources, source_of, steps, groups.world->rank() == 0 ? path : "");
   recorder.trace_with(&trace);
-  const uint64_t ids = static_cast<uint64_t>(std::min<int64_t>(256, config.model.vocabulary()));
-  const auto read = [&](int64_t sample, int32_t* tokens) {
-    for (int64_t i = 0; i <= config.train.seq_len; ++i) {
-      const Philox4 bits = philox(derive_key(1, "bench"), static_cast<uint64_t>(i), static_cast<uint64_t>(sample));
-      tokens[i] = static_cast<int32_t>(uniform_below(bits[0], ids));
-    }
-  };
+  const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };
   const auto step = [&](bool watched) {
     groups.world->barrier();
     const double start = monotonic_seconds();

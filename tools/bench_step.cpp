@@ -11,11 +11,11 @@
 #include "engine/config/reader.h"
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
-#include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/ops/fma_peak.h"
 #include "engine/train/trainer.h"
 #include "tools/bench.h"
+#include "tools/synthetic_sample.h"
 
 namespace tools {
 namespace {
@@ -29,16 +29,6 @@ struct Options {
   int64_t steps = 5;
   bool json = false;
 };
-
-// Tokens drawn evenly from the vocabulary; the end of a document does not occur.
-void synthetic_sample(const Config& config, int64_t sample, int32_t* tokens) {
-  const uint64_t ids = static_cast<uint64_t>(
-      std::min<int64_t>(config.model.vocabulary(), config.model.vocabulary() == 257 ? 256 : 1 << 30));
-  for (int64_t i = 0; i <= config.train.seq_len; ++i) {
-    const Philox4 bits = philox(derive_key(1, "bench"), static_cast<uint64_t>(i), static_cast<uint64_t>(sample));
-    tokens[i] = static_cast<int32_t>(uniform_below(bits[0] | static_cast<uint64_t>(bits[1]) << 32, ids));
-  }
-}
 
 struct Measured {
   double seconds = 0, peak_gflops = 0;  // median step; peak of one rank's threads times ranks
