@@ -11,7 +11,7 @@
 namespace engine::checkpoint {
 namespace {
 
-constexpr int64_t kPiece = int64_t{1} << 20;
+constexpr int64_t kReadPiece = int64_t{1} << 20;
 
 [[noreturn]] void fail(const std::string& what, const std::string& path, int64_t result) {
   throw Error(ExitCode::environment, str("cannot ", what, " ", path, ": ", std::strerror(static_cast<int>(-result))));
@@ -40,28 +40,29 @@ void Handle::close_checked(const std::string& path) {
 void NewFile::write(const void* data, int64_t bytes) {
   const char* from = static_cast<const char*>(data);
   bytes_ += bytes;
-  if (static_cast<int64_t>(pending_.size()) + bytes < kPiece) {
-    pending_.append(from, static_cast<size_t>(bytes));
-    return;
+  while (bytes > 0) {
+    const int64_t count = std::min(bytes, pending_.bytes() - pending_bytes_);
+    std::memcpy(pending_.data() + pending_bytes_, from, static_cast<size_t>(count));
+    pending_bytes_ += count;
+    from += count;
+    bytes -= count;
+    if (pending_bytes_ == pending_.bytes()) write_out();
   }
-  write_out(pending_.data(), static_cast<int64_t>(pending_.size()));
-  pending_.clear();
-  write_out(from, bytes);
 }
 
-void NewFile::write_out(const char* data, int64_t bytes) {
-  while (bytes > 0) {
-    const int64_t count = file_.storage().write(file_.number(), data, std::min(bytes, kPiece));
+void NewFile::write_out() {
+  hash_.update(pending_.data(), pending_bytes_);  // while it is in the cache
+  for (int64_t done = 0; done < pending_bytes_;) {
+    const int64_t count = file_.storage().write(file_.number(), pending_.data() + done, pending_bytes_ - done);
     if (count == -EINTR) continue;
     if (count <= 0) fail("write", path_, count == 0 ? -ENOSPC : count);
-    hash_.update(data, count);  // while it is in the cache
-    data += count;
-    bytes -= count;
+    done += count;
   }
+  pending_bytes_ = 0;
 }
 
 void NewFile::finish() {
-  write_out(pending_.data(), static_cast<int64_t>(pending_.size()));
+  write_out();
   check(file_.storage().sync_file(file_.number()), "make durable", path_);
   file_.close_checked(path_);
   sha256_hex_ = to_hex(hash_.finish());
@@ -195,9 +196,9 @@ std::string ExistingFile::read_all(int64_t most_bytes) const {
 
 std::string ExistingFile::sha256_hex() const {
   Sha256 hash;
-  std::string block(static_cast<size_t>(std::min(kPiece, bytes_)), '\0');
-  for (int64_t at = 0; at < bytes_; at += kPiece) {
-    const int64_t count = std::min(kPiece, bytes_ - at);
+  std::string block(static_cast<size_t>(std::min(kReadPiece, bytes_)), '\0');
+  for (int64_t at = 0; at < bytes_; at += kReadPiece) {
+    const int64_t count = std::min(kReadPiece, bytes_ - at);
     read(block.data(), at, count);
     hash.update(block.data(), count);
   }

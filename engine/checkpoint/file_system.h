@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/checkpoint/storage.h"
+#include "engine/core/buffer.h"
 #include "engine/core/hash.h"
 
 namespace engine::checkpoint {
@@ -43,11 +44,13 @@ class NewFile {
 
  private:
   friend class Directory;
+  static constexpr int64_t kPiece = int64_t{1} << 20;  // whole blocks of any disk
   NewFile(Handle file, std::string path) : file_(std::move(file)), path_(std::move(path)) {}
-  void write_out(const char* data, int64_t bytes);
+  void write_out();
   Handle file_;
   std::string path_, sha256_hex_;
-  std::string pending_;  // small pieces, to be written together
+  Buffer pending_{kPiece};  // what is written next, all at once
+  int64_t pending_bytes_ = 0;
   Sha256 hash_;
   int64_t bytes_ = 0;
 };

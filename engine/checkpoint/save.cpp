@@ -27,18 +27,26 @@ struct Written {
   Json files = Json::array(), weights = Json::array(), moments = Json::array();
 };
 
-void check_finite(const Piece& piece) {
+void check_finite(const Piece& piece, int64_t begin, int64_t end) {
   constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t bad = 0;  // without a branch, so that it goes at the speed of memory
+  for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(piece.copy[i]) & kExponent) == kExponent;
+  if (bad == 0) return;
+  const float* first = std::find_if_not(piece.copy + begin, piece.copy + end, [](float x) { return std::isfinite(x); });
+  throw Error(ExitCode::numerical, str(piece.kind == "weight" ? "" : piece.kind + " of ", piece.name,
+                                       " is not finite at element ", piece.begin + (first - piece.copy)));
+}
+
+// Of finite values; each block is read from memory once for both.
+std::string checked_hash(const Piece& piece) {
+  const std::string key = piece.hash_key();
+  Hash128 total;
   for (int64_t begin = 0; begin < piece.count; begin += nn::kParameterBlock) {
-    const int64_t end = std::min(piece.count, begin + nn::kParameterBlock);
-    uint32_t bad = 0;  // without a branch, so that it goes at the speed of memory
-    for (int64_t i = begin; i < end; ++i) bad |= (std::bit_cast<uint32_t>(piece.copy[i]) & kExponent) == kExponent;
-    if (bad == 0) continue;
-    const float* first =
-        std::find_if_not(piece.copy + begin, piece.copy + end, [](float x) { return std::isfinite(x); });
-    throw Error(ExitCode::numerical, str(piece.kind == "weight" ? "" : piece.kind + " of ", piece.name,
-                                         " is not finite at element ", piece.begin + (first - piece.copy)));
+    const int64_t count = std::min(piece.count - begin, nn::kParameterBlock);
+    check_finite(piece, begin, begin + count);
+    total += hash_blocks(key, piece.copy + begin, piece.begin + begin, count);
   }
+  return hex(total);
 }
 
 std::string tensor_of(const Piece& piece, const SaveRequest& request) {
@@ -48,7 +56,7 @@ std::string tensor_of(const Piece& piece, const SaveRequest& request) {
 
 // A weight has an entry of its own, the two moments of a range share one.
 void list_piece(const Piece& piece, const std::string& file, const std::string& tensor, Json& list) {
-  const std::string hash = hex(hash_blocks(piece.hash_key(), piece.copy, piece.begin, piece.count));
+  const std::string hash = checked_hash(piece);
   if (piece.kind == "exp_avg_sq") {
     list.back()["exp_avg_sq"] = hash;
     return;
@@ -71,7 +79,6 @@ void write_shard(const Directory& directory, const std::string& name, const std:
   if (name.empty()) return;
   std::vector<NamedTensor> tensors;
   for (const Piece& piece : pieces) {
-    check_finite(piece);
     const std::string tensor = tensor_of(piece, request);
     Tensor values(piece.copy, DType::f32, {piece.count});
     if (piece.kind == "weight") {
