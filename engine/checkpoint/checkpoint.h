@@ -97,7 +97,8 @@ std::vector<std::string> set_aside_after(const std::string& directory, int64_t s
 
 // Everything that is wrong with a checkpoint, one sentence each; empty if it is whole: every file has its hash, every
 // tensor of the manifest is in its file and in the index, every expert is there once, and the number of elements is
-// that of the config. With a group it is collective, and each rank hashes a share of the files.
+// that of the config. With a group it is collective, and each rank hashes a share of the files. Throws Error(stopped),
+// on every rank, if a stop is requested meanwhile.
 std::vector<std::string> verify_checkpoint(const std::string& path, Storage& storage = system_storage());
 std::vector<std::string> verify_checkpoint(const std::string& path, comm::Group& world);
 

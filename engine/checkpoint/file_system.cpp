@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/core/stop_request.h"
 
 namespace engine::checkpoint {
 namespace {
@@ -198,6 +199,7 @@ std::string ExistingFile::sha256_hex() const {
   Sha256 hash;
   std::string block(static_cast<size_t>(std::min(kReadPiece, bytes_)), '\0');
   for (int64_t at = 0; at < bytes_; at += kReadPiece) {
+    throw_if_stop_requested();
     const int64_t count = std::min(kReadPiece, bytes_ - at);
     read(block.data(), at, count);
     hash.update(block.data(), count);

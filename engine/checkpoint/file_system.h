@@ -63,7 +63,7 @@ class ExistingFile {
   int64_t bytes() const { return bytes_; }
   void read(void* to, int64_t offset, int64_t bytes) const;
   std::string read_all(int64_t most_bytes) const;
-  std::string sha256_hex() const;
+  std::string sha256_hex() const;  // throws Error(stopped) on a wish to stop, see stop_request.h
 
  private:
   std::string path_;

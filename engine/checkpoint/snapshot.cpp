@@ -106,8 +106,8 @@ void Snapshot::take() {
   });
   for (Piece& piece : moments_) {
     if (piece.updated == nullptr) continue;
-    piece.was_updated = *piece.updated;
-    *piece.updated = false;
+    piece.was_updated = *piece.updated != 0;
+    *piece.updated = 0;
   }
 }
 

@@ -20,7 +20,7 @@ struct MomentSlice {
   int64_t begin = 0, count = 0;
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
-  bool* updated = nullptr;  // set by whoever changes this part of the weight; null: not known
+  uint32_t* updated = nullptr;  // set to 1 by whoever changes this part of the weight; null: not known
 };
 
 class Snapshot {
@@ -32,7 +32,7 @@ class Snapshot {
     int64_t begin = 0, count = 0;
     const float* source = nullptr;
     float* copy = nullptr;
-    bool* updated = nullptr;       // of exp_avg
+    uint32_t* updated = nullptr;   // of exp_avg
     bool was_updated = false;      // when the copy was taken
     std::string hash_key() const;  // see hash_blocks()
   };

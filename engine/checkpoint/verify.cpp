@@ -21,6 +21,7 @@ void collect(Problems& problems, Check check) {
   try {
     check();
   } catch (const Error& error) {
+    if (error.code() == ExitCode::stopped) throw;
     problems.push_back(error.what());
   }
 }
@@ -168,7 +169,17 @@ std::vector<std::string> verify_checkpoint(const std::string& path, Storage& sto
 }
 
 std::vector<std::string> verify_checkpoint(const std::string& path, comm::Group& world) {
-  return gather(problems_of_rank(path, system_storage(), world.rank(), world.size()), world);
+  Problems mine;
+  int64_t stopped = 0;
+  try {
+    mine = problems_of_rank(path, system_storage(), world.rank(), world.size());
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::stopped) throw;
+    stopped = 1;
+  }
+  world.all_reduce_max(Tensor(&stopped, DType::i64, {1})).wait();
+  if (stopped != 0) throw Error(ExitCode::stopped, str("stopped on request while ", path, " was read"));
+  return gather(mine, world);
 }
 
 std::string newest_whole_checkpoint(const std::string& directory, std::vector<std::string>& problems,

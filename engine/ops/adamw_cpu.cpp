@@ -1,11 +1,14 @@
 #include "engine/ops/adamw.h"
 
+#include <atomic>
+
 #include "engine/core/simd.h"
 #include "engine/core/thread_pool.h"
 
 namespace engine::ops::SIMD_TARGET {
 
 using simd::F16;
+using simd::I16;
 
 namespace {
 
@@ -26,6 +29,18 @@ ALWAYS_INLINE Element update(Element x, F16 gradient, const Factors& f) {
   return x;
 }
 
+ALWAYS_INLINE I16 same_bits(F16 a, F16 b) {
+  return simd::as_int(a) == simd::as_int(b);
+}
+
+ALWAYS_INLINE bool in_all_lanes(I16 mask) {
+  bool all = true;
+  for (const auto& part : mask.part) {
+    for (int lane = 0; lane < SIMD_WIDTH; ++lane) all &= part[lane] != 0;
+  }
+  return all;
+}
+
 }  // namespace
 
 void adamw(const AdamW& a) {
@@ -42,21 +57,26 @@ void adamw(const AdamW& a) {
   const float* gradient = a.gradient_N.f32();
   parallel_ranges(a.weight_N.num_elements(), 16384, [&](int64_t begin, int64_t end) {
     int64_t i = begin;
+    I16 same = simd::broadcast_int(-1);
     for (; i + 16 <= end; i += 16) {
-      const Element x =
-          update({simd::load(weight + i), simd::load(m + i), simd::load(v + i)}, simd::load(gradient + i), f);
+      const Element before{simd::load(weight + i), simd::load(m + i), simd::load(v + i)};
+      const Element x = update(before, simd::load(gradient + i), f);
+      same = same & same_bits(before.weight, x.weight);
       simd::store(weight + i, x.weight);
       simd::store(m + i, x.m);
       simd::store(v + i, x.v);
     }
     if (i < end) {
       const int64_t n = end - i;
-      const Element x =
-          update({simd::load_first(weight + i, n), simd::load_first(m + i, n), simd::load_first(v + i, n)},
-                 simd::load_first(gradient + i, n), f);
+      const Element before{simd::load_first(weight + i, n), simd::load_first(m + i, n), simd::load_first(v + i, n)};
+      const Element x = update(before, simd::load_first(gradient + i, n), f);
+      same = same & same_bits(before.weight, x.weight);
       simd::store_first(weight + i, x.weight, n);
       simd::store_first(m + i, x.m, n);
       simd::store_first(v + i, x.v, n);
+    }
+    if (a.changed != nullptr && !in_all_lanes(same)) {
+      std::atomic_ref(*a.changed).store(1, std::memory_order_relaxed);
     }
   });
 }

@@ -1,4 +1,4 @@
-#include "engine/core/cuda_launch.cuh"
+#include "engine/core/cuda_reduce.cuh"
 #include "engine/ops/adamw.h"
 
 namespace engine::ops::cuda {
@@ -10,14 +10,22 @@ struct Factors {
   float clip, keep, beta1, beta2, rest1, rest2, rate, root, eps;
 };
 
-__global__ void adamw_kernel(float* weight, float* m, float* v, const float* gradient, int64_t count, Factors f) {
+__global__ void adamw_kernel(float* weight, float* m, float* v, const float* gradient, int64_t count, Factors f,
+                             uint32_t* changed) {
   const int64_t i = global_thread();
-  if (i >= count) return;
-  const float g = gradient[i] * f.clip;
-  const float first = f.beta1 * m[i] + f.rest1 * g, second = f.beta2 * v[i] + f.rest2 * (g * g);
-  m[i] = first;
-  v[i] = second;
-  weight[i] = weight[i] * f.keep - f.rate * (first / (sqrtf(second) / f.root + f.eps));
+  float differs = 0;
+  if (i < count) {
+    const float g = gradient[i] * f.clip;
+    const float first = f.beta1 * m[i] + f.rest1 * g, second = f.beta2 * v[i] + f.rest2 * (g * g);
+    const float before = weight[i], after = before * f.keep - f.rate * (first / (sqrtf(second) / f.root + f.eps));
+    m[i] = first;
+    v[i] = second;
+    weight[i] = after;
+    differs = __float_as_uint(before) != __float_as_uint(after) ? 1.0f : 0.0f;
+  }
+  if (changed == nullptr) return;
+  differs = block_reduce(differs, Max());
+  if (threadIdx.x == 0 && differs != 0) atomicMax(changed, 1u);
 }
 
 }  // namespace
@@ -34,7 +42,7 @@ void adamw(const AdamW& a) {
                   .root = sqrtf(a.bias_correction2),
                   .eps = a.eps};
   launch(adamw_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), a.weight_N.f32(), a.m_N.f32(),
-         a.v_N.f32(), a.gradient_N.f32(), count, f);
+         a.v_N.f32(), a.gradient_N.f32(), count, f, a.changed);
 }
 
 }  // namespace engine::ops::cuda

@@ -26,15 +26,6 @@ std::vector<int64_t> shard_begins(int64_t elements, int ranks) {
   return begins;
 }
 
-// Some elements of a weight, to see whether a step has changed it.
-std::array<float, 16> probe(const OptimizerSlice& slice) {
-  std::array<float, 16> values;
-  const float* weight = slice.parameter->weight.f32() + slice.begin;
-  for (size_t i = 0; i < values.size(); ++i)
-    values[i] = weight[static_cast<int64_t>(i) * slice.count / static_cast<int64_t>(values.size())];
-  return values;
-}
-
 void set_zero(void* memory, int64_t bytes) {
   parallel_ranges(bytes, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
     std::memset(static_cast<char*>(memory) + begin, 0, static_cast<size_t>(end - begin));
@@ -186,7 +177,6 @@ double Optimizer::gradient_norm() {
 void Optimizer::update(int64_t step, double lr, double clip) {
   const ops::BiasCorrections corrections = ops::adamw_bias_corrections(config_.betas[0], config_.betas[1], step);
   for (OptimizerSlice& slice : slices_) {
-    const std::array<float, 16> before = probe(slice);
     auto range = [&](float* first) { return Tensor(first, DType::f32, {slice.count}); };
     ops::adamw({.weight_N = range(slice.parameter->weight.f32() + slice.begin),
                 .m_N = range(slice.exp_avg),
@@ -199,8 +189,8 @@ void Optimizer::update(int64_t step, double lr, double clip) {
                 .weight_decay = static_cast<float>(slice.weight_decay),
                 .clip = static_cast<float>(clip),
                 .bias_correction1 = static_cast<float>(corrections.first),
-                .bias_correction2 = static_cast<float>(corrections.second)});
-    slice.updated = slice.updated || probe(slice) != before;
+                .bias_correction2 = static_cast<float>(corrections.second),
+                .changed = &slice.updated});
   }
   std::array<comm::Work, 2> works;
   for (size_t i = 0; i < works.size(); ++i) {

@@ -24,7 +24,7 @@ struct OptimizerSlice {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   double lr_scale = 1, weight_decay = 0;
-  bool updated = false;  // a step has changed it since whoever reads this set it to false
+  uint32_t updated = 0;  // 1 once a step has changed a bit of it, until whoever reads this sets it to 0
 };
 
 class Optimizer {

@@ -44,7 +44,7 @@ class Run {
         evaluation_(*trainer_, corpus, written_directory(), console_) {}
 
   RunSummary run() {
-    checkpoints_.start(options_.resume, options_.dry_run);
+    if (!start()) return {.status = "stopped", .run_dir = directory_.path()};
     if (!options_.dry_run) checkpoints_.prepare();
     if (written_directory()) write_what_was_given();
     log_.begin(last_step());
@@ -72,6 +72,17 @@ class Run {
   RunDirectory* written_directory() const { return leads_ && !options_.dry_run ? &directory_ : nullptr; }
 
   // --- start -------------------------------------------------------------------------------------------------------
+
+  // False if a stop was requested while checkpoints were read.
+  bool start() {
+    try {
+      checkpoints_.start(options_.resume, options_.dry_run);
+      return true;
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::stopped) throw;
+      return false;
+    }
+  }
 
   void write_what_was_given() {
     directory_.write("config.json", config_.text.empty() ? canonical_json(config_) : config_.text);

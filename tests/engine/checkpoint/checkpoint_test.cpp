@@ -1,11 +1,17 @@
 #include "engine/checkpoint/checkpoint.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <csignal>
 
 #include "comm/thread_group.h"
 #include "engine/checkpoint/safetensors.h"
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/config/canonical.h"
+#include "engine/core/stop_request.h"
 #include "engine/train/loaded_model.h"
 #include "tests/support/compare.h"
 #include "tests/support/temporary_directory.h"
@@ -101,6 +107,29 @@ TEST_CASE("checkpoint: a damaged one is passed over for the one before it, and n
   std::vector<std::string> problems;
   CHECK(checkpoint::newest_whole_checkpoint(directory.path(), problems).ends_with("step-00000002"));
   CHECK(problems.size() == 1);
+}
+
+TEST_CASE("checkpoint: a wish to stop ends a verification on every rank") {
+  const SavedRun run;
+  const pid_t child = fork();  // there is no way back from such a wish
+  if (child == 0) {
+    catch_stop_signals();
+    raise(SIGTERM);
+    std::atomic<int> stopped = 0;
+    comm::run_thread_ranks(2, 1, [&](std::unique_ptr<comm::Group> world) {
+      try {
+        checkpoint::verify_checkpoint(run.path, *world);
+      } catch (const Error& error) {
+        stopped += error.code() == ExitCode::stopped;
+      }
+    });
+    _exit(stopped);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 2);
+  CHECK(checkpoint::verify_checkpoint(run.path).empty());
 }
 
 TEST_CASE("checkpoint: a model that does not fit names every weight, and weights that are not finite are not saved") {

@@ -65,3 +65,30 @@ TEST_CASE("adamw: the same bits on any thread and instruction set") {
     return step({test::values(1, N), test::values(2, N), std::vector<float>(N, 0.25f)}, test::values(3, N), 3).weight;
   });
 }
+
+TEST_CASE("adamw: one changed weight is enough to be told, wherever it is, and none is none") {
+  const int64_t N = 2 * 16384 + 5;
+  std::vector<float> weight = test::values(1, N), m(N), v(N), gradient(N);
+  const auto changed = [&](uint32_t before) {
+    uint32_t flag = before;
+    ops::adamw({.weight_N = tensor(weight, {N}),
+                .m_N = tensor(m, {N}),
+                .v_N = tensor(v, {N}),
+                .gradient_N = tensor(gradient, {N}),
+                .lr = 1e-2f,
+                .bias_correction1 = 0.1f,
+                .bias_correction2 = 0.05f,
+                .changed = &flag});
+    return flag;
+  };
+  CHECK(changed(0) == 0);  // no gradient, no weight decay
+  CHECK(changed(1) == 1);  // what was changed before stays so
+  for (int64_t i : {int64_t{0}, int64_t{15}, int64_t{16383}, int64_t{16390}, N - 6, N - 1}) {
+    CAPTURE(i);
+    const size_t place = static_cast<size_t>(i);
+    gradient[place] = 1;
+    CHECK(changed(0) == 1);
+    gradient[place] = m[place] = v[place] = 0;
+    CHECK(changed(0) == 0);
+  }
+}

@@ -262,6 +262,27 @@ TEST_CASE("cuda: adamw, in place") {
   });
 }
 
+TEST_CASE("cuda: adamw tells whether any weight has changed") {
+  const int64_t N = 1000;
+  for (int64_t place : {int64_t{-1}, int64_t{0}, int64_t{255}, int64_t{700}, N - 1}) {
+    CAPTURE(place);
+    std::vector<float> gradient(static_cast<size_t>(N));
+    if (place >= 0) gradient[static_cast<size_t>(place)] = 1;
+    DeviceTensor weight_d(fresh_values(N, DType::f32), {N}), gradient_d(gradient, {N});
+    DeviceTensor m_d(std::vector<float>(gradient.size()), {N}), v_d(std::vector<float>(gradient.size()), {N});
+    DeviceArray<uint32_t> changed_d(std::vector<uint32_t>{0});
+    ops::adamw({.weight_N = weight_d,
+                .m_N = m_d,
+                .v_N = v_d,
+                .gradient_N = gradient_d,
+                .lr = 1e-2f,
+                .bias_correction1 = 0.1f,
+                .bias_correction2 = 0.05f,
+                .changed = changed_d.data()});
+    CHECK(changed_d.host()[0] == (place >= 0 ? 1 : 0));
+  }
+}
+
 TEST_CASE("cuda: squared_norm has the CPU's bits, gradient_finish too") {
   const int64_t N = 4096 * 9 + 77, blocks = 10;
   const auto x = fresh_values(N, DType::f32);
