@@ -81,7 +81,7 @@ def method_row(program, name, changes, options):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", help="names of methods that contain one of these, comma-separated")
     parser.add_argument("--switchyard", default=os.path.join(ROOT, "build", "switchyard"))

@@ -57,7 +57,7 @@ void LoadRecorder::routed(size_t layer, const nn::Pass& pass, ConstTensor topk_i
   if (!pass.training || sources_.empty()) return;
   const int64_t choices = pass.seq_len * topk_idx_TK.columns(), first = first_sample_ + pass.first_row / pass.seq_len;
   for (int64_t b = 0; b < pass.num_sequences; ++b) {
-    const size_t source = source_of_(first + b);
+    const size_t source = source_of_(trainer_.order().sample(first + b));
     int64_t* counts = step_by_source_.data() + (layer * sources_.size() + source) * experts_;
     const int32_t* idx = topk_idx_TK.i32() + b * choices;
     for (int64_t i = 0; i < choices; ++i) {

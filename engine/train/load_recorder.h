@@ -21,7 +21,7 @@ class LoadRecorder final : public moe::RoutingObserver {
   ~LoadRecorder() override;
   LoadRecorder(const LoadRecorder&) = delete;
 
-  // Before a step on the samples from first_sample on.
+  // Before a step on the samples at places from first_sample on (sample_order.h).
   void begin_step(int64_t first_sample);
   // After it.
   void end_step(const StepResult& result);

@@ -72,4 +72,16 @@ moe::ExpertPlacement initial_placement(const Config& config, int64_t ep_size) {
   return read_placement((path.is_absolute() ? path : directory / path).string(), config.model, ep_size);
 }
 
+moe::ExpertPlacement spread_by_load(const std::vector<double>& load, const ModelConfig& model, int64_t ep_size) {
+  const size_t E = static_cast<size_t>(model.num_experts);
+  ENSURE(load.size() == E * static_cast<size_t>(model.num_moe_layers()), load.size(), " counts");
+  moe::ExpertPlacement placement{.ranks = ep_size, .rank_of_expert_LE = {}};
+  std::vector<int64_t> layer(E);
+  for (size_t first = 0; first < load.size(); first += E) {
+    for (size_t e = 0; e < E; ++e) layer[e] = static_cast<int64_t>(load[first + e]);
+    placement.rank_of_expert_LE.push_back(moe::spread_experts(layer, ep_size));
+  }
+  return placement;
+}
+
 }  // namespace engine::train

@@ -1,7 +1,8 @@
-// A plan of `experts simulate`, read for parallel.expert_placement.
+// Where parallel.expert_placement puts experts: by a plan of `experts simulate`, or by load.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/config/config.h"
 #include "moe/expert_placement.h"
@@ -14,5 +15,9 @@ moe::ExpertPlacement read_placement(const std::string& path, const ModelConfig& 
 
 // parallel.expert_placement at the start of a run: none for "auto".
 moe::ExpertPlacement initial_placement(const Config& config, int64_t ep_size);
+
+// For "auto": every layer's experts spread by load (moe::spread_experts). `load`: [MoE layers][experts] choices, whole
+// numbers, in one row.
+moe::ExpertPlacement spread_by_load(const std::vector<double>& load, const ModelConfig& model, int64_t ep_size);
 
 }  // namespace engine::train

@@ -76,7 +76,7 @@ class Run {
   // False if a stop was requested while checkpoints were read.
   bool start() {
     try {
-      checkpoints_.start(options_.resume, options_.dry_run);
+      checkpoints_.start(options_.resume, options_.dry_run, [this] { take_placement(); });
       return true;
     } catch (const Error& error) {
       if (error.code() != ExitCode::stopped) throw;
@@ -149,33 +149,61 @@ class Run {
     checkpoints_.report();
     if (options_.dry_run || last) return;  // the last step is evaluated and saved by finish()
     if (is_evaluated(result.step)) evaluate();
-    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) {
-      checkpoints_.save();
-      if (config_.parallel.expert_placement == "auto") place_experts();
-    }
+    if (config_.checkpoint.every && result.step % config_.checkpoint.every->value == 0) save();
   }
 
-  // Experts change ranks where that makes the fullest rank of the steps since the last time smaller: the model is built
-  // anew on the other placement and continued from the checkpoint just saved, which any layout can do.
-  void place_experts() {
+  // With parallel.expert_placement "auto" experts change ranks where that makes the fullest rank of the steps since the
+  // last time smaller. The checkpoint knows of it, so that a run that goes on from there has the new placement.
+  void save() {
+    const std::vector<double> before = checkpoints_.placement_load();
+    const bool moves = config_.parallel.expert_placement == "auto" && choose_placement();
+    checkpoints_.save();
+    if (moves && !move_experts()) checkpoints_.set_placement_load(before);
+  }
+
+  // Whether experts are to be placed by the load since the last time.
+  bool choose_placement() {
     const std::vector<std::vector<int64_t>> load_LE = log_.take_load();
     const int64_t ranks = groups_.ep->size();
-    if (ranks == 1 || load_LE.empty()) return;
-    moe::ExpertPlacement next{.ranks = ranks, .rank_of_expert_LE = {}};
+    if (ranks == 1 || load_LE.empty()) return false;
+    std::vector<double> load;
+    for (const std::vector<int64_t>& layer : load_LE) load.insert(load.end(), layer.begin(), layer.end());
+    const moe::ExpertPlacement next = spread_by_load(load, config_.model, ranks);
     int64_t before = 0, after = 0;
     for (size_t l = 0; l < load_LE.size(); ++l) {
-      next.rank_of_expert_LE.push_back(moe::spread_experts(load_LE[l], ranks));
       before += moe::fullest_rank(load_LE[l], placement_.layer(l, config_.model.num_experts, ranks), ranks);
       after += moe::fullest_rank(load_LE[l], next.rank_of_expert_LE[l], ranks);
     }
-    if (static_cast<double>(after) > kWorthMoving * static_cast<double>(before)) return;
+    if (static_cast<double>(after) > kWorthMoving * static_cast<double>(before)) return false;
+    console_.line("experts",
+                  str("to be placed anew: the fullest ranks had ", before, " rows and would have had ", after));
+    checkpoints_.set_placement_load(std::move(load));
+    return true;
+  }
+
+  // The model is built anew on the other placement and continued from the checkpoint just saved, which any layout can
+  // do. False if that could not be saved.
+  bool move_experts() {
     const std::string saved = checkpoints_.wait_for_saved();
-    if (saved.empty()) return;
-    console_.line("experts", str("placed anew: the fullest ranks had ", before, " rows and would have had ", after));
-    placement_ = std::move(next);
-    trainer_.emplace(config_, groups_, placement_);
+    if (saved.empty()) return false;
+    place_experts();
     checkpoints_.restore(saved);
+    return true;
+  }
+
+  void place_experts() {
+    placement_ = spread_by_load(checkpoints_.placement_load(), config_.model, groups_.ep->size());
+    trainer_.emplace(config_, groups_, placement_);
     log_.trainer_replaced();
+  }
+
+  // The placement of the checkpoint that the run goes on from, for the ranks there are now.
+  void take_placement() {
+    const int64_t counts = config_.model.num_moe_layers() * config_.model.num_experts;
+    const bool fits = static_cast<int64_t>(checkpoints_.placement_load().size()) == counts;  // else of another model
+    if (config_.parallel.expert_placement != "auto" || groups_.ep->size() == 1 || counts == 0 || !fits) return;
+    console_.line("experts", "placed by the load of the checkpoint");
+    place_experts();
   }
 
   // Until train.stop.time is over; infinite without it.

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <map>
 
 #include "comm/text.h"
 #include "engine/checkpoint/checkpoint.h"
@@ -16,6 +17,8 @@
 
 namespace engine::train {
 namespace {
+
+constexpr char kPlacementLoad[] = "placement_load";
 
 // Another one for each run, the same on every rank.
 std::string new_run_name(comm::Group& world) {
@@ -35,7 +38,7 @@ RunCheckpoints::~RunCheckpoints() {
   }
 }
 
-void RunCheckpoints::start(const ResumeOptions& options, bool only_looks) {
+void RunCheckpoints::start(const ResumeOptions& options, bool only_looks, const std::function<void()>& found) {
   allow_change_ = options.allow_change;
   std::vector<std::string> problems;
   const std::string from = checkpoint_to_resume(directory_.checkpoints(), options, problems, *trainer_.groups().world);
@@ -46,6 +49,9 @@ void RunCheckpoints::start(const ResumeOptions& options, bool only_looks) {
     trainer_.begin_digest();
     return;
   }
+  const std::map<std::string, std::vector<double>> arrays = checkpoint::Reader(from).state().arrays;
+  if (const auto load = arrays.find(kPlacementLoad); load != arrays.end()) placement_load_ = load->second;
+  found();
   const std::vector<ConfigChange> changes = restore_trainer(trainer_, from, text_hash_, options.allow_change);
   console_.line("resume", str(from, ", step ", trainer_.step()));
   find_lineage(from, changes);
@@ -104,6 +110,7 @@ void RunCheckpoints::save() {
   request.state.run = run_;
   request.state.text_hash = text_hash_;
   request.state.ancestors = ancestors_;
+  if (!placement_load_.empty()) request.state.arrays[kPlacementLoad] = placement_load_;
   saved_step_ = trainer_.step();
   saver_.begin(directory_.checkpoints(), std::move(request));
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/checkpoint/saver.h"
@@ -23,8 +25,9 @@ class RunCheckpoints {
   ~RunCheckpoints();
 
   // Restores the checkpoint to go on from; otherwise begins anew, from train.init_from where it is given. Later
-  // checkpoints of the run, which are damaged or given up, are set aside, unless the run `only_looks`.
-  void start(const ResumeOptions& options, bool only_looks);
+  // checkpoints of the run, which are damaged or given up, are set aside, unless the run `only_looks`. `found` is
+  // called before a checkpoint is restored and may build the trainer anew in its place.
+  void start(const ResumeOptions& options, bool only_looks, const std::function<void()>& found);
   // Looks whether the checkpoints to come can be written, and takes the memory for them.
   // Throws Error(environment) with the numbers.
   void prepare();
@@ -41,6 +44,11 @@ class RunCheckpoints {
   // After a spike: back to the newest checkpoint, and on without `samples`. Throws Error(numerical) if there is none,
   // or after SpikePolicy::kMostRollbacks.
   void roll_back(const StepResult& spike, const std::vector<SampleOrder::Range>& samples);
+
+  // The load by which experts are placed, [MoE layers][experts] choices in one row: part of every checkpoint, so that a
+  // run goes on with the placement it had. Empty: consecutive experts.
+  const std::vector<double>& placement_load() const { return placement_load_; }
+  void set_placement_load(std::vector<double> load) { placement_load_ = std::move(load); }
 
   int64_t snapshot_bytes() const { return saver_.snapshot_bytes(); }
 
@@ -59,6 +67,7 @@ class RunCheckpoints {
   checkpoint::Saver saver_;
   std::string run_;  // see TrainingState
   std::vector<checkpoint::Ancestor> ancestors_;
+  std::vector<double> placement_load_;
   int64_t saved_step_ = -1;   // durable or under way
   std::string saved_path_;    // the last durable one
   std::string last_failure_;  // of the last save that ended; empty: it is durable

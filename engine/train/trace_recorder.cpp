@@ -81,7 +81,7 @@ bool TraceRecorder::end_step(const StepResult& result) {
     step.bytes_sent += static_cast<int64_t>(all[r + 2]);
   }
   for (int64_t n = 0; n < header_.sequences; ++n) {
-    step.sources.push_back(static_cast<uint16_t>(source_of_(first_sample_ + n)));
+    step.sources.push_back(static_cast<uint16_t>(source_of_(trainer_.order().sample(first_sample_ + n))));
   }
   step.choices_LTK.reserve(choices_LTK_.size());
   for (int32_t expert : choices_LTK_) step.choices_LTK.push_back(static_cast<uint16_t>(expert));  // -1: kNotRouted

@@ -18,7 +18,7 @@ class TraceRecorder {
   TraceRecorder(Trainer& trainer, const std::vector<std::string>& sources,
                 std::function<size_t(int64_t sample)> source_of, std::vector<int64_t> steps, std::string path);
 
-  // Before a step on the samples from first_sample on.
+  // Before a step on the samples at places from first_sample on (sample_order.h).
   void begin_step(int64_t first_sample);
   void routed(size_t layer, const nn::Pass& pass, ConstTensor topk_idx_TK);
   // After it; collective. False: the file cannot be written.

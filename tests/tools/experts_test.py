@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,7 @@ def check_simulation(digest):
                        "--set", "checkpoint.every=5")  # fmt: skip
     assert auto["digest"] == digest and "placed anew" in said, said
     assert [w["step"] for w in windows("auto")[0]] == [5, 10, 15, 20]
+    check_placement_after_resume()
     run("experts", "simulate", "one", "--ep-size", "2", "--replicas", "6", "--plan", "copies.json")
     for plan, expected in (("copies.json", "has copies of experts"), ("nothing.json", "cannot read the plan")):
         message = run("train", "config.json", "--run-dir", "refused", "--ranks", "2", "--set",
@@ -107,6 +109,28 @@ def check_simulation(digest):
                   code=2).stderr  # fmt: skip
     assert "has ep_size 2 but the run has 4" in message, message
     assert "fullest rank" in run("experts", "simulate", "one").stdout
+
+
+def check_placement_after_resume():
+    """A run goes on with the placement of its checkpoint, on as many ranks or on others, and with the same bits."""
+    common = ("--set", "parallel.expert_placement=auto", "--set", "checkpoint.every=5", "--set", "log.every=1", "--set",
+              "optim.schedule=constant", "--set", "model.initializer_range=0.5")  # fmt: skip
+    straight, _ = train("straight", "--ranks", "2", *common)
+    _, said = train("resumed", "--ranks", "2", "--steps", "7", *common)
+    assert "placed anew" in said, said
+    state = json.load(open("resumed/checkpoints/step-00000005/state.json"))["arrays"]
+    shutil.copytree("resumed", "wider")
+    result, said = train("resumed", "--ranks", "2", *common)
+    assert "placed by the load of the checkpoint" in said and result["digest"] == straight["digest"], said
+    expected, got = windows("straight")[0], windows("resumed")[0]
+    load = [sum(counts) for counts in zip(*(sum((l["tokens_per_expert"] for l in w["layers"]), []) for w in expected[:5]))]
+    assert state["placement_load"] == load, (state, load)
+    for a, b in zip(expected[:10], got):  # then the experts are placed by the steps that each process has seen
+        assert [r["rows"] for r in a["ranks"]] == [r["rows"] for r in b["ranks"]], (a["step"], a["ranks"], b["ranks"])
+    consecutive = [sum(l["tokens_per_expert"][:2]) for l in got[7]["layers"]]
+    assert got[7]["ranks"][0]["rows"] != consecutive, "step 8 would say the same with consecutive experts"
+    result, said = train("wider", "--ranks", "4", *common)
+    assert "placed by the load of the checkpoint" in said and result["digest"] == straight["digest"], said
 
 
 def check_phase_trace():

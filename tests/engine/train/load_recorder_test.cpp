@@ -115,6 +115,33 @@ TEST_CASE("recorder: the same on every layout, and sums hold") {
   }
 }
 
+TEST_CASE("recorder: after samples were left out the sources are those of the samples that took their places") {
+  const Config config = test::tiny_config();
+  test::TemporaryDirectory place;
+  comm::ParallelGroups groups = comm::make_parallel_groups(comm::make_self_group(), 1);
+  Trainer trainer(config, groups);
+  trainer.begin_digest();
+  trainer.order().exclude({{2, 5}, {7, 9}});
+  LoadRecorder recorder(trainer, kSources, source_of);
+  TraceRecorder trace(trainer, kSources, source_of, {1}, place.path() + "/trace");
+  recorder.trace_with(&trace);
+  recorder.begin_step(0), trace.begin_step(0);
+  const StepResult result =
+      trainer.train_step(0, [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+  recorder.end_step(result);
+  REQUIRE(trace.end_step(result));
+  std::vector<uint16_t> sources;  // of the 16 samples of the step: 0, 1, 5, 6, 9 to 20
+  std::vector<int64_t> samples(3);
+  for (int64_t n = 0; n < 21; ++n) {
+    if ((n >= 2 && n < 5) || (n >= 7 && n < 9)) continue;
+    sources.push_back(static_cast<uint16_t>(source_of(n)));
+    ++samples[source_of(n)];
+  }
+  CHECK(read_trace(place.path() + "/trace").steps[0].sources == sources);
+  const LoadWindow window = recorder.finish();
+  for (size_t s = 0; s < 3; ++s) CHECK(sum(window.layers[0].tokens_by_source[s]) == samples[s] * 12 * 2);
+}
+
 TEST_CASE("recorder: windows longer than one exchange, merged windows, and the file") {
   Config config = test::tiny_config();
   config.train.batch_tokens = {8 * 12};
