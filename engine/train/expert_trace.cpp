@@ -29,7 +29,9 @@ void get(const char*& at, T* values, size_t count) {
 
 std::string read_all(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ExitCode::usage, str("cannot read ", path, "; train with log.expert_trace_steps to get one"));
+  if (!file)
+    throw Error(ExitCode::usage, str("cannot read ", path,
+                                     "; train with log.expert_trace_steps or use `experts RUN --trace` to get one"));
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
@@ -45,7 +47,9 @@ TraceHeader parse_header(const std::string& bytes, const std::string& path, size
   const bool ours = bytes.size() >= kMagicBytes + 4 && bytes.compare(0, kMagicBytes, kMagic) == 0;
   if (ours) std::memcpy(&length, bytes.data() + kMagicBytes, 4);
   if (!ours || length > bytes.size() - kMagicBytes - 4) {
-    throw Error(ExitCode::data, str(path, " is no expert trace; train with log.expert_trace_steps to get one"));
+    throw Error(
+        ExitCode::data,
+        str(path, " is no expert trace; train with log.expert_trace_steps or use `experts RUN --trace` to get one"));
   }
   records = kMagicBytes + 4 + length;
   const JsonValue json = read_json(std::string_view(bytes).substr(kMagicBytes + 4, length), {}, ExitCode::data);

@@ -1,4 +1,5 @@
-// expert_trace.bin: which experts each token of chosen steps took, for replay (`switchyard experts simulate`).
+// expert_trace.bin: which experts each token of chosen steps took, for replay (`switchyard experts simulate`). Written
+// in training (log.expert_trace_steps) or afterwards (`switchyard experts RUN --trace`).
 //
 //   8 bytes          "SWYTRC1\n"
 //   u32              bytes of the header that follows

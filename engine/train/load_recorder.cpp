@@ -5,6 +5,12 @@
 
 namespace engine::train {
 
+std::vector<std::string> source_names(const data::Corpus& corpus) {
+  std::vector<std::string> names;
+  for (const data::SourceSplit& source : corpus.sources) names.push_back(source.train.name);
+  return names;
+}
+
 LoadRecorder::LoadRecorder(Trainer& trainer, std::vector<std::string> sources, std::function<size_t(int64_t)> source_of)
     : trainer_(trainer),
       sources_(std::move(sources)),

@@ -7,12 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "engine/data/corpus.h"
 #include "engine/train/load_log.h"
 #include "engine/train/rank_time.h"
 #include "engine/train/trace_recorder.h"
 #include "engine/train/trainer.h"
 
 namespace engine::train {
+
+// Of the sources trained on, in their order.
+std::vector<std::string> source_names(const data::Corpus& corpus);
 
 class LoadRecorder final : public moe::RoutingObserver {
  public:

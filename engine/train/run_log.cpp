@@ -44,12 +44,6 @@ Scalars scalars_of(const StepReport& line) {
   return scalars;
 }
 
-std::vector<std::string> source_names(const data::Corpus& corpus) {
-  std::vector<std::string> names;
-  for (const data::SourceSplit& source : corpus.sources) names.push_back(source.train.name);
-  return names;
-}
-
 }  // namespace
 
 RunLog::RunLog(Trainer& trainer, const data::Corpus& corpus, const data::Sampler& sampler, RunDirectory* directory,

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -133,6 +134,46 @@ def check_placement_after_resume():
     assert "placed by the load of the checkpoint" in said and result["digest"] == straight["digest"], said
 
 
+def read_trace(path):
+    """Header and records of an expert trace, read as expert_trace.h documents it: {step: (sources, choices)}."""
+    data = open(path, "rb").read()
+    assert data[:8] == b"SWYTRC1\n"
+    (length,) = struct.unpack_from("<I", data, 8)
+    header, at, steps = json.loads(data[12 : 12 + length]), 12 + length, {}
+    choices = len(header["layers"]) * header["sequences"] * header["seq_len"] * header["slots"]
+    while at < len(data):
+        (step,) = struct.unpack_from("<q", data, at)
+        sources = struct.unpack_from(f"<{header['sequences']}H", data, at + 40)
+        steps[step] = sources, struct.unpack_from(f"<{choices}H", data, at + 40 + 2 * header["sequences"])
+        at += 48 + 2 * (header["sequences"] + choices)
+    return header, steps
+
+
+def check_trace_of_a_run():
+    """Steps traced afterwards are those traced in training, whatever the layout was."""
+    run_of_two = ("--ranks", "2", "--set", "parallel.ep_size=2", "--set", "checkpoint.every=4", "--set", "checkpoint.keep_last=9")
+    train("traced", *run_of_two, "--set", "log.expert_trace_steps=[5,6,7,10,20]")
+    result = run("experts", "traced", "--trace", "20,5,7,10", "-o", "again.bin")
+    assert "4 steps traced, 9 trained again" in result.stdout, result  # 5 to 7, 9 and 10, 17 to 20
+    assert result.stderr.count("from traced/checkpoints/step-") == 3 and not os.path.exists("again.bin.tmp"), result
+    (header, expected), (again, got) = read_trace("traced/expert_trace.bin"), read_trace("again.bin")
+    assert list(got) == [5, 7, 10, 20] and all(got[step] == expected[step] for step in got)
+    assert header | {"ranks": 1, "ep_size": 1} == again
+    simulated = json.loads(run("experts", "simulate", "again.bin", "--ep-size", "2", "--json").stdout)
+    assert simulated["steps"] == 4
+    assert "is there already" in run("experts", "traced", "--trace", "5", code=2).stderr
+    for step, code, expected in ((4, 6, "no whole checkpoint before it"), (21, 2, "is not in traced/metrics.jsonl, which has 1 to 20")):
+        message = run("experts", "traced", "--trace", str(step), "-o", "none.bin", code=code).stderr
+        assert f"step {step} " in message and expected in message, message
+    with open("traced/metrics.jsonl") as file:
+        lines = [json.loads(line) for line in file]
+    lines[4]["loss"] += 1e-12  # another run's
+    with open("traced/metrics.jsonl", "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    assert "step 5 does not come out as it did" in run("experts", "traced", "--trace", "5", "-o", "none.bin", code=3).stderr
+    assert not os.path.exists("none.bin")
+
+
 def check_phase_trace():
     """The form that Perfetto reads: one track for each rank, complete events that nest."""
     trace = json.load(open("two/trace/step-00000003.json"))
@@ -212,6 +253,7 @@ def main():
     report = check_reports()
     check_layouts(digest)
     check_simulation(digest)
+    check_trace_of_a_run()
     check_phase_trace()
     check_run_report()
     check_bench()
