@@ -19,7 +19,7 @@ if ! command -v clang++ >/dev/null; then
   exit 77
 fi
 
-targets=(config index manifest safetensors)
+targets=(config index manifest safetensors token_cache)
 directory=build-fuzz
 compiler=clang++
 if command -v ccache >/dev/null; then compiler="ccache clang++"; fi

@@ -54,6 +54,25 @@ Hash128 xxh3_128(const void* data, int64_t bytes, uint64_t seed) {
   return {hash.low64, hash.high64};
 }
 
+struct Xxh3::State {
+  XXH3_state_t* xxh = XXH3_createState();
+  ~State() { XXH3_freeState(xxh); }
+};
+
+Xxh3::Xxh3() : state_(std::make_unique<State>()) {
+  ENSURE(state_->xxh != nullptr && XXH3_128bits_reset(state_->xxh) == XXH_OK, "no memory for a hash");
+}
+Xxh3::~Xxh3() = default;
+
+void Xxh3::update(const void* data, int64_t bytes) {
+  XXH3_128bits_update(state_->xxh, data, static_cast<size_t>(bytes));
+}
+
+Hash128 Xxh3::value() const {
+  const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh);
+  return {hash.low64, hash.high64};
+}
+
 uint64_t xxh3_64(const void* data, int64_t bytes, uint64_t seed) {
   return XXH3_64bits_withSeed(data, static_cast<size_t>(bytes), seed);
 }

@@ -40,6 +40,21 @@ struct Hash128 {
   bool operator==(const Hash128&) const = default;
 };
 Hash128 xxh3_128(const void* data, int64_t bytes, uint64_t seed = 0);
+
+// xxh3_128() of a message that comes in pieces.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  void update(const void* data, int64_t bytes);
+  Hash128 value() const;  // of what has come so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 uint64_t xxh3_64(const void* data, int64_t bytes, uint64_t seed = 0);
 
 }  // namespace engine

@@ -19,6 +19,7 @@
 #include "engine/core/thread_pool.h"
 #include "engine/data/source_files.h"
 #include "engine/data/text_stream.h"
+#include "engine/data/tokenizer.h"
 
 namespace engine::data {
 
@@ -28,7 +29,9 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 // To be raised whenever the same files and settings give another corpus: reading, filters, split, tokens, manifest.
-constexpr char kFormat[] = "switchyard corpus 2\n";
+constexpr char kFormat[] = "switchyard corpus 3\n";
+
+struct NotWhole {};  // thrown where a cache file cannot be right
 
 // A file that is read or written from its beginning, and the hash of what went through.
 class Stream {
@@ -62,17 +65,17 @@ class Stream {
   }
   bool sync() const { return file_ >= 0 && fsync(file_) == 0; }
   int64_t at() const { return at_; }
-  Hash128 hash() const { return xxh3_128(pieces_.data(), static_cast<int64_t>(pieces_.size() * sizeof(Hash128))); }
+  Hash128 hash() const { return hash_.value(); }
 
  private:
   bool add(const void* data, int64_t bytes) {
     at_ += bytes;
-    pieces_.push_back(xxh3_128(data, bytes));
+    hash_.update(data, bytes);
     return true;
   }
   int file_;
   int64_t at_ = 0;
-  std::vector<Hash128> pieces_;
+  Xxh3 hash_;
 };
 
 std::string file_hash(const std::string& place) {
@@ -102,44 +105,73 @@ Json describe(const TokenSet& set) {
           {"files", set.files}};
 }
 
-// The sets with their sizes, still empty.
+template <class T>
+int64_t bytes_of(const std::vector<T>& values) {
+  return static_cast<int64_t>(values.size() * sizeof(T));
+}
+
+bool is_no_token(uint16_t token) {
+  return token > kEndOfDocument;
+}
+
+constexpr int64_t kTokensPerPiece = 1 << 20;  // that are hashed and read at once
+
+// A count of a header, which may say anything.
+int64_t count_of(const Json& json, const char* key) {
+  const Json& value = json.at(key);
+  const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX);
+  if (!fits) throw NotWhole();
+  return value.get<int64_t>();
+}
+
+// Whether the sets of a header are those of its sources and take all of the room in the file.
+bool fits(const Json& header, int64_t room) {
+  const uint64_t sets = header.at("sets").size(), sources = header.at("sources").size();
+  if (2 * sources > sets || sets - 2 * sources != static_cast<uint64_t>(count_of(header, "ood"))) return false;
+  for (const Json& set : header.at("sets")) {
+    for (const auto& [key, size] : {std::pair{"tokens", sizeof(uint16_t)}, {"places", sizeof(DocumentPlace)}}) {
+      const int64_t count = count_of(set, key);
+      if (count > room / static_cast<int64_t>(size)) return false;
+      room -= count * static_cast<int64_t>(size);
+    }
+  }
+  return room == static_cast<int64_t>(sizeof(Hash128));
+}
+
+// The sets of a header that fits, with their sizes, still empty.
 Corpus corpus_of(const Json& header) {
   Corpus corpus;
   for (const Json& source : header.at("sources"))
     corpus.sources.push_back(
         {.weight = source.at("weight"), .overlap = source.at("overlap"), .train = {}, .held_out = {}});
-  corpus.ood.resize(header.at("ood").get<size_t>());
+  corpus.ood.resize(static_cast<size_t>(count_of(header, "ood")));
   corpus.manifest = header.at("manifest");
   const std::vector<TokenSet*> sets = sets_of(corpus);
   for (size_t s = 0; s < sets.size(); ++s) {
     const Json& from = header.at("sets").at(s);
     *sets[s] = {.name = from.at("name"),
                 .tokens = {},
-                .num_documents = from.at("documents"),
-                .num_bytes = from.at("bytes"),
+                .num_documents = count_of(from, "documents"),
+                .num_bytes = count_of(from, "bytes"),
                 .files = from.at("files")};
-    sets[s]->places.resize(from.at("places").get<size_t>());
+    sets[s]->places.resize(static_cast<size_t>(count_of(from, "places")));
   }
   return corpus;
 }
 
-template <class T>
-int64_t bytes_of(const std::vector<T>& values) {
-  return static_cast<int64_t>(values.size() * sizeof(T));
-}
-
-constexpr int64_t kTokensPerPiece = 1 << 20;  // that are hashed and read at once
-
-// What the sets of a header take in the file, without trusting it.
-bool fits(const Json& header, int64_t room) {
-  for (const Json& set : header.at("sets")) {
-    for (const auto& [key, size] : {std::pair{"tokens", sizeof(uint16_t)}, {"places", sizeof(DocumentPlace)}}) {
-      const int64_t count = set.at(key);
-      if (count < 0 || count > room / static_cast<int64_t>(size)) return false;
-      room -= count * static_cast<int64_t>(size);
-    }
+// Documents in order, with one token between them where they are told apart, each in a file of the list.
+bool is_consistent(const TokenSet& set) {
+  int64_t end = 0, bytes = 0;
+  for (const DocumentPlace& place : set.places) {
+    if (place.first_token != end && (end == 0 || place.first_token != end + 1)) return false;
+    const int64_t room = static_cast<int64_t>(set.tokens.size()) - place.first_token;
+    if (place.num_tokens < 0 || place.num_tokens > room) return false;
+    if (place.file >= set.files.size() || place.line < 0 || place.line_begin < 0 || place.text_begin < 0) return false;
+    end = place.first_token + place.num_tokens;
+    bytes += place.num_tokens;
   }
-  return room == static_cast<int64_t>(sizeof(Hash128));
+  return end == static_cast<int64_t>(set.tokens.size()) &&
+         set.num_documents == static_cast<int64_t>(set.places.size()) && set.num_bytes == bytes;
 }
 
 // The tokens of a set, which are next in the file: into memory, or hashed and left where they are.
@@ -151,6 +183,7 @@ bool read_tokens(Stream& file, int64_t count, const std::shared_ptr<SpillFile>& 
     const size_t kept = left_in ? 0 : read.size();
     read.resize(kept + static_cast<size_t>(piece));
     if (!file.read(read.data() + kept, piece * static_cast<int64_t>(sizeof(uint16_t)))) return false;
+    if (std::any_of(read.begin() + static_cast<int64_t>(kept), read.end(), is_no_token)) return false;
   }
   tokens = left_in ? TokenList::in_file(left_in, begin, count) : TokenList(std::move(read));
   return true;
@@ -212,7 +245,7 @@ bool load_corpus(const std::string& path, Corpus& corpus, int64_t most_held) {
     for (size_t s = 0; s < sets.size(); ++s) {
       TokenSet* set = sets[s];
       if (!read_tokens(file, header.at("sets").at(s).at("tokens"), left_in, set->tokens)) return false;
-      if (!file.read(set->places.data(), bytes_of(set->places))) return false;
+      if (!file.read(set->places.data(), bytes_of(set->places)) || !is_consistent(*set)) return false;
     }
     const Hash128 expected = file.hash();
     Hash128 stored;
@@ -220,6 +253,8 @@ bool load_corpus(const std::string& path, Corpus& corpus, int64_t most_held) {
     corpus = std::move(loaded);
     return true;
   } catch (const Json::exception&) {  // not a header of ours
+    return false;
+  } catch (const NotWhole&) {
     return false;
   }
 }

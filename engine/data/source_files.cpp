@@ -141,10 +141,10 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns, co
   }
   std::vector<std::string> files;
   for (const auto& [place, name] : names) {
-    const bool left_out = std::any_of(excludes.begin(), excludes.end(), [&](const std::string& exclude) {
+    const auto leaves_out = [&, &place = place, &name = name](const std::string& exclude) {
       return glob_match(normal(exclude), name) || glob_match((base / exclude).lexically_normal().string(), place);
-    });
-    if (!left_out) files.push_back(name);
+    };
+    if (std::none_of(excludes.begin(), excludes.end(), leaves_out)) files.push_back(name);
   }
   std::sort(files.begin(), files.end());
   return files;

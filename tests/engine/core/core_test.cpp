@@ -1,5 +1,6 @@
 // The floor everything stands on: random numbers, hashes, threads, memory plans, elementary functions.
 #include <atomic>
+#include <cstring>
 
 #include "engine/core/arena.h"
 #include "engine/core/hash.h"
@@ -38,13 +39,18 @@ TEST_CASE("rng: normal numbers have the right moments, and an element depends on
   CHECK(derive_key(1, "a") != derive_key(2, "a"));
 }
 
-TEST_CASE("hash: SHA-256 of the NIST examples, in pieces too") {
+TEST_CASE("hash: SHA-256 of the NIST examples; pieces of a message are the message") {
   CHECK(to_hex(sha256("abc", 3)) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(to_hex(sha256("", 0)) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   Sha256 pieces;
   pieces.update("a");
   pieces.update("bc");
   CHECK(pieces.finish() == sha256("abc", 3));
+  Xxh3 parts;
+  CHECK(parts.value() == xxh3_128("", 0));
+  for (const char* part : {"a", "", "bc"}) parts.update(part, static_cast<int64_t>(std::strlen(part)));
+  CHECK(parts.value() == xxh3_128("abc", 3));
+  CHECK_FALSE(parts.value() == xxh3_128("abd", 3));
 }
 
 TEST_CASE("thread_pool: runs each task once, in many short runs, and passes the first exception on") {

@@ -149,3 +149,59 @@ TEST_CASE("corpus_cache: a cache file that is damaged anywhere is not used") {
   setup.config.cache_dir = "/proc/none";  // a cache that cannot be written stops nothing
   check_same(setup.prepare(), fresh);
 }
+
+TEST_CASE("corpus_cache: a cache file that lies is not used, though its hash is right") {
+  Setup setup;
+  const std::string path = setup.directory.path() + "/c.tokens";
+  REQUIRE(save_corpus(path, setup.prepare()));
+  const std::string whole = setup.directory.read("c.tokens");
+  const std::string body = whole.substr(0, whole.size() - sizeof(Hash128));
+  // Whether it is taken with `text` in place of `old`, and a header size and a hash that fit; read in both ways.
+  const auto taken = [&](const std::string& old, const std::string& text) {
+    std::string lie = body;
+    const size_t at = lie.find(old), begin = lie.find('\n') + 1;
+    REQUIRE_MESSAGE(at != std::string::npos, old);
+    lie.replace(at, old.size(), text);
+    uint64_t header_bytes = 0;
+    std::memcpy(&header_bytes, &lie[begin], sizeof(header_bytes));
+    if (at < begin + sizeof(header_bytes) + header_bytes) header_bytes += text.size() - old.size();
+    std::memcpy(&lie[begin], &header_bytes, sizeof(header_bytes));
+    const Hash128 hash = xxh3_128(lie.data(), static_cast<int64_t>(lie.size()));
+    lie.append(reinterpret_cast<const char*>(&hash), sizeof(hash));
+    setup.directory.write("c.tokens", lie);
+    Corpus corpus;
+    const bool in_memory = load_corpus(path, corpus), left_there = load_corpus(path, corpus, 0);
+    CHECK(in_memory == left_there);
+    return in_memory || left_there;
+  };
+  CHECK(taken("\"ood\":1", "\"ood\":1"));
+  CHECK(taken("\"weight\":2.5", "\"weight\":0.5"));
+  for (const char* count : {"0", "2", "-1", "1.0", "1e3", "\"1\"", "18446744073709551615", "9223372036854775807"}) {
+    CHECK_MESSAGE(!taken("\"ood\":1", str("\"ood\":", count)), count);
+  }
+  CHECK(!taken("\"sources\":[", "\"sources\":[{\"weight\":1,\"overlap\":0},"));
+  for (const char* key : {"documents", "bytes", "tokens", "places"}) {
+    for (const char* count : {"7", "-1", "4611686018427387904", "9223372036854775807", "[]"}) {
+      const size_t at = body.find(str("\"", key, "\":")), end = body.find(',', at);
+      CHECK_MESSAGE(!taken(body.substr(at, end - at), str("\"", key, "\":", count)), key, " ", count);
+    }
+  }
+  // the place of the second document with another value somewhere
+  const DocumentPlace second = setup.prepare().sources[0].train.places[1];
+  const auto taken_with = [&](const auto& change) {
+    DocumentPlace changed = second;
+    change(changed);
+    return taken(std::string(reinterpret_cast<const char*>(&second), sizeof(second)),
+                 std::string(reinterpret_cast<const char*>(&changed), sizeof(changed)));
+  };
+  CHECK(taken_with([](DocumentPlace&) {}));
+  CHECK(!taken_with([](DocumentPlace& p) { --p.first_token; }));
+  CHECK(!taken_with([](DocumentPlace& p) { p.num_tokens = -1; }));
+  CHECK(!taken_with([](DocumentPlace& p) { p.num_tokens = INT64_MAX; }));
+  CHECK(!taken_with([](DocumentPlace& p) { p.file = 99; }));
+  CHECK(!taken_with([](DocumentPlace& p) { p.file = SIZE_MAX; }));
+  CHECK(!taken_with([](DocumentPlace& p) { p.text_begin = -5; }));
+  const std::string separator = std::string("\n\0\0\1t\0", 6);  // end of a line, end of a document, the next one
+  CHECK(taken(separator, separator));
+  CHECK(!taken(separator, std::string("\n\0\1\1t\0", 6)));
+}
