@@ -95,6 +95,8 @@ std::string experts_json(const ExpertsReport& report) {
   for (const train::Advice& one : a.advice) {
     advice.push_back({{"evidence", one.evidence}, {"suggestion", one.suggestion}});
   }
+  Json evaluation;
+  if (a.evaluation != nullptr) evaluation = Json::parse(train::to_json(*a.evaluation));
   for (const train::LoadWindow& window : report.history.windows) {
     Json load = Json::array(), dead = Json::array();
     for (const train::LayerWindow& layer : window.layers) {
@@ -123,19 +125,36 @@ std::string experts_json(const ExpertsReport& report) {
               {"sources", report.history.windows.back().sources},
               {"layers", layers},
               {"ranks", ranks},
+              {"evaluation", evaluation},
               {"course", course},
               {"advice", advice}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string experts_csv(const ExpertsReport& report) {
-  std::string csv = "first_step,last_step,layer,expert,source,tokens\n";
+  std::string csv = "kind,first_step,last_step,layer,expert,rank,source,tokens\n";
+  const std::vector<train::LayerWindow>& layers = report.history.windows[0].layers;
   for (const train::LoadWindow& window : report.history.windows) {
-    for (const train::LayerWindow& layer : window.layers) {
-      const std::string before = str(window.first_step, ",", window.last_step, ",", layer.layer, ",");
+    const std::string steps = str(window.first_step, ",", window.last_step, ",");
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const train::LayerWindow& layer = window.layers[l];
       for (size_t e = 0; e < layer.tokens_per_expert.size(); ++e) {
         for (size_t s = 0; s < layer.tokens_by_source.size(); ++s) {
-          csv += before + str(e, ",", csv_field(window.sources[s]), ",", layer.tokens_by_source[s][e], "\n");
+          csv += str("source,", steps, layer.layer, ",", e, ",,", csv_field(window.sources[s]), ",",
+                     layer.tokens_by_source[s][e], "\n");
+        }
+      }
+      for (size_t r = 0; r < window.ranks.size(); ++r) {
+        csv += str("rank,", steps, layer.layer, ",,", r, ",,", window.ranks[r].rows[l], "\n");
+      }
+    }
+  }
+  for (const train::EvaluationWindow& evaluation : report.history.evaluations) {
+    for (const train::EvaluationLoad& set : evaluation.sets) {
+      for (size_t l = 0; l < layers.size(); ++l) {
+        for (size_t e = 0; e < set.tokens_per_expert[l].size(); ++e) {
+          csv += str("evaluation,", evaluation.step, ",", evaluation.step, ",", layers[l].layer, ",", e, ",,",
+                     csv_field(set.set), ",", set.tokens_per_expert[l][e], "\n");
         }
       }
     }

@@ -129,26 +129,17 @@ std::string load_map(const LoadAnalysis& a) {
 std::string use_map(const std::vector<std::string>& names, const std::vector<std::vector<int64_t>>& counts_SE) {
   page::HeatMap map{.row_names = names,
                     .column_names = expert_names(counts_SE[0].size()),
-                    .values = {},
+                    .values = train::relative_use(counts_SE),
                     .tips = {},
                     .columns = "expert"};
-  std::vector<double> by_expert(counts_SE[0].size());
-  double all = 0;
-  for (const std::vector<int64_t>& row : counts_SE) {
-    for (size_t e = 0; e < row.size(); ++e)
-      by_expert[e] += static_cast<double>(row[e]), all += static_cast<double>(row[e]);
-  }
   for (size_t s = 0; s < counts_SE.size(); ++s) {
-    double sum = 0;
-    for (int64_t n : counts_SE[s]) sum += static_cast<double>(n);
-    std::vector<double>& values = map.values.emplace_back();
+    int64_t sum = 0;
+    for (int64_t n : counts_SE[s]) sum += n;
     std::vector<std::string>& tips = map.tips.emplace_back();
-    for (size_t e = 0; e < by_expert.size(); ++e) {
-      const double share = sum > 0 ? static_cast<double>(counts_SE[s][e]) / sum : 0;
-      const double of_all = all > 0 ? by_expert[e] / all : 0;
-      values.push_back(of_all > 0 ? share / of_all : 0);
-      tips.push_back(names[s] + print(", expert %zu: %.1f %% of its choices, %.1f %% of all (%.2f x)\n%lld choices", e,
-                                      100 * share, 100 * of_all, values.back(), number(counts_SE[s][e])));
+    for (size_t e = 0; e < counts_SE[s].size(); ++e) {
+      const double share = sum > 0 ? static_cast<double>(counts_SE[s][e]) / static_cast<double>(sum) : 0;
+      tips.push_back(names[s] + print(", expert %zu: %.1f %% of its choices, %.2f x as much as of all\n%lld choices", e,
+                                      100 * share, map.values[s][e], number(counts_SE[s][e])));
     }
   }
   return page::heat_map(map);
@@ -172,19 +163,12 @@ std::string source_maps(const ExpertsReport& report) {
   html += print("<h2>Expert and evaluation set</h2><p class=\"soft\">Of the evaluation after step %lld.</p>",
                 number(report.analysis.evaluation->step)) +
           page::heat_legend();
-  for (size_t l = 0; l < report.analysis.layers.size(); ++l) {
-    std::vector<std::string> names;
-    std::vector<std::vector<int64_t>> counts;
-    for (const train::EvaluationLoad& set : report.analysis.evaluation->sets) {
-      if (l >= set.tokens_per_expert.size()) continue;
-      names.push_back(set.set);
-      counts.push_back(set.tokens_per_expert[l]);
-    }
-    if (counts.empty()) continue;
-    const LayerAnalysis& layer = report.analysis.layers[l];
+  std::vector<std::string> sets;
+  for (const train::EvaluationLoad& set : report.analysis.evaluation->sets) sets.push_back(set.set);
+  for (const LayerAnalysis& layer : report.analysis.layers) {
     html += print("<h3>layer %lld: %.3f of %.3f bits</h3>", number(layer.window.layer), layer.by_evaluation.bits,
                   layer.by_evaluation.of) +
-            use_map(names, counts);
+            use_map(sets, layer.tokens_by_evaluation);
   }
   return html;
 }

@@ -18,9 +18,11 @@ struct ExpertsReport {
 // Reads experts.jsonl and config.resolved.json of a run.
 void read_experts_report(const std::string& run, ExpertsReport& report);
 
-std::string experts_text(const ExpertsReport& report);   // within 100 columns
-std::string experts_json(const ExpertsReport& report);   // one object
-std::string experts_csv(const ExpertsReport& report);    // one line for each window, layer, expert and source
+std::string experts_text(const ExpertsReport& report);  // within 100 columns
+std::string experts_json(const ExpertsReport& report);  // one object
+// Long form, told apart by `kind`. source: choices by window, layer, expert and data source; rank: rows by window,
+// layer and rank; evaluation: choices by evaluation, layer, expert and set, which stands in the column `source`.
+std::string experts_csv(const ExpertsReport& report);
 std::string experts_html(const ExpertsReport& report);   // a page of its own
 std::string experts_parts(const ExpertsReport& report);  // the same below <h2>, as part of a page
 

@@ -1,6 +1,7 @@
 // The expert-load report on a console, within 100 columns.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "tools/experts_report.h"
 
@@ -11,37 +12,28 @@ using train::LayerAnalysis;
 using train::LoadAnalysis;
 using train::print;
 
-const std::vector<Formula>& load_formulas() {
-  static const std::vector<Formula> kFormulas = {
-      {"share", "r_e = c_e E / T: c_e choices of expert e of E, T = sum of c_e over the steps shown"},
-      {"max/mean", "largest r_e"},
-      {"MaxVio", "largest r_e - 1"},
-      {"CV", "sqrt(sum_e (r_e - 1)^2 / E)"},
-      {"even use", "exp(-sum_e s_e ln s_e) / E with s_e = c_e / T: 1 when even"},
-      {"dead", "experts with c_e = 0"},
-      {"drop",
-       "choices without a place / T; by chance sum_{n > C} (n - C) P(n) / mean with n binomial, C the capacity"},
-      {"chance",
-       "what random routing exceeds with a probability of 0.005 over all layers together: quantiles of the binomial "
-       "(tokens, K / E) with tails of 0.00125 / (E x layers) for max/mean; (1 - K / E) / mean x (k + 2 sqrt(k x) + 2 "
-       "x) / "
-       "k with k = E - 1, x = ln(layers / 0.0025) for CV^2; exp(-CV^2 / 2) for even use. Tokens of one text are alike, "
-       "so "
-       "real routers scatter more: it is a lower bound"},
-      {"overload", "rows at the fullest rank / mean over ranks, in each step and layer"},
-      {"specialisation", "sum_{e,s} p(e,s) log2(p(e,s) / (p(e) p(s))): bits that the expert tells about the source"},
-      {"entropy", "mean over tokens of -sum_e p_e ln p_e of the router's softmax, nats; at most ln E"},
-      {"aux loss", "mean over steps, before its coefficient; of the kind switch 1 when even"},
-      {"verdict",
-       "collapsed: a tenth of a layer's experts dead, or even use below 0.5; skewed: a dead or starved (r_e < 0.1) "
-       "expert, 5 % of a step's time, or drops 2 % beyond chance; else balanced"},
-  };
-  return kFormulas;
-}
-
 namespace {
 
-constexpr size_t kColumns = 100;
+constexpr size_t kColumns = 100, kNameColumns = 14;
+
+bool begins_character(char c) {
+  return (static_cast<unsigned char>(c) & 0xC0) != 0x80;  // UTF-8
+}
+
+size_t columns_of(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), begins_character));
+}
+
+// The first characters of a name, without what a terminal would obey.
+std::string shortened(const std::string& name) {
+  std::string text;
+  size_t columns = 0;
+  for (char c : name) {
+    if (begins_character(c) && ++columns > kNameColumns) break;
+    text += static_cast<unsigned char>(c) < 32 || c == 127 ? ' ' : c;
+  }
+  return text;
+}
 
 std::string wrapped(const std::string& text, size_t indent, size_t first) {
   std::string result;
@@ -151,7 +143,17 @@ std::string rank_table(const LoadAnalysis& a) {
   return text + "  mean (largest), by layer\n";
 }
 
-// One character for each expert.
+// A row of a map: one character for each expert, 80 to a line.
+std::string map_row(const std::string& name, const std::vector<double>& relative) {
+  std::string line = "  " + name + std::string(kNameColumns - std::min(kNameColumns, columns_of(name)), ' ') + "|";
+  for (size_t e = 0; e < relative.size(); ++e) {
+    const double r = relative[e];
+    if (e > 0 && e % 80 == 0) line += "|\n" + std::string(2 + kNameColumns, ' ') + "|";
+    line += r == 0 ? ' ' : r < 0.5 ? '.' : r < 0.9 ? '-' : r <= 1.1 ? '=' : r <= 1.5 ? '+' : r <= 2 ? '#' : '@';
+  }
+  return line + "|\n";
+}
+
 std::string share_map(const LoadAnalysis& a) {
   std::string text =
       "\nshare of each expert: blank 0  . below 0.5  - below 0.9  = about 1  + to 1.5  # to 2  @ above 2\n";
@@ -159,15 +161,41 @@ std::string share_map(const LoadAnalysis& a) {
     double mean = 0;
     for (int64_t n : layer.window.tokens_per_expert) mean += static_cast<double>(n);
     mean = std::max(1.0, mean) / static_cast<double>(layer.window.tokens_per_expert.size());
-    std::string line = print("%5lld  |", number(layer.window.layer));
-    for (size_t e = 0; e < layer.window.tokens_per_expert.size(); ++e) {
-      const double r = static_cast<double>(layer.window.tokens_per_expert[e]) / mean;
-      if (e > 0 && e % 88 == 0) line += "|\n       |";
-      line += r == 0 ? ' ' : r < 0.5 ? '.' : r < 0.9 ? '-' : r <= 1.1 ? '=' : r <= 1.5 ? '+' : r <= 2 ? '#' : '@';
-    }
-    text += line + "|\n";
+    std::vector<double> relative;
+    for (int64_t n : layer.window.tokens_per_expert) relative.push_back(static_cast<double>(n) / mean);
+    text += map_row(print("layer %lld", number(layer.window.layer)), relative);
   }
   return text;
+}
+
+// Which experts each source or evaluation set goes to, in the layer where the expert tells most about it.
+std::string use_map(const LoadAnalysis& a, const char* what, const std::vector<std::string>& names,
+                    train::Specialisation LayerAnalysis::*bits,
+                    const std::function<const std::vector<std::vector<int64_t>>&(const LayerAnalysis&)>& counts_of) {
+  if (names.size() < 2) return "";
+  const LayerAnalysis* most = &a.layers[0];
+  for (const LayerAnalysis& layer : a.layers) {
+    if ((layer.*bits).bits > (most->*bits).bits) most = &layer;
+  }
+  const train::Specialisation& told = most->*bits;
+  std::string text = print("\nrelative use by %s, layer %lld (%.3f of %.3f bits, chance %.4f)\n", what,
+                           number(most->window.layer), told.bits, told.of, told.by_chance);
+  const std::vector<std::vector<double>> use_SE = train::relative_use(counts_of(*most));
+  for (size_t s = 0; s < names.size(); ++s) text += map_row(shortened(names[s]), use_SE[s]);
+  return text;
+}
+
+std::string use_maps(const ExpertsReport& report) {
+  const LoadAnalysis& a = report.analysis;
+  std::string text = use_map(
+      a, "data source", report.history.windows.back().sources, &LayerAnalysis::by_source,
+      [](const LayerAnalysis& layer) -> const auto& { return layer.window.tokens_by_source; });
+  if (a.evaluation == nullptr) return text;
+  std::vector<std::string> sets;
+  for (const train::EvaluationLoad& set : a.evaluation->sets) sets.push_back(set.set);
+  return text + use_map(
+                    a, "evaluation set", sets, &LayerAnalysis::by_evaluation,
+                    [](const LayerAnalysis& layer) -> const auto& { return layer.tokens_by_evaluation; });
 }
 
 std::string death_lines(const LoadAnalysis& a) {
@@ -193,7 +221,8 @@ std::string experts_text(const ExpertsReport& report) {
                 number(a.first_step), number(a.last_step), number(report.history.windows.back().last_step),
                 number(model.num_experts), number(model.num_experts_per_tok), a.ranks.size(),
                 a.ranks.size() == 1 ? "" : "s", 100 * a.expert_share);
-  text += layer_table(report) + percentile_table(a) + router_table(a) + rank_table(a) + share_map(a) + death_lines(a);
+  text += layer_table(report) + percentile_table(a) + router_table(a) + rank_table(a) + share_map(a) +
+          use_maps(report) + death_lines(a);
   text += print("\ntime at stake: %.1f %% of a step\n  ", 100 * a.time_share) + wrapped("(" + a.time_basis + ")", 3, 2);
   text += "\nwhat to try\n";
   for (const train::Advice& advice : a.advice) {

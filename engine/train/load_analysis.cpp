@@ -157,7 +157,9 @@ void judge(LoadAnalysis& a) {
 LoadAnalysis analyse_load(const LoadHistory& history, const Config& config) {
   LoadWindow window = judged_window(history);
   LoadAnalysis a{.first_step = window.first_step, .last_step = window.last_step};
-  if (!history.evaluations.empty()) a.evaluation = &history.evaluations.back();
+  if (!history.evaluations.empty() && !history.evaluations.back().sets.empty()) {
+    a.evaluation = &history.evaluations.back();
+  }
   int64_t choices = 0, dropped = 0;
   for (size_t l = 0; l < window.layers.size(); ++l) {
     a.layers.push_back(analyse_layer(history, l, std::move(window.layers[l]), config));
@@ -168,11 +170,9 @@ LoadAnalysis analyse_load(const LoadHistory& history, const Config& config) {
     if (layer.load.dead_by_chance < kReportRisk) a.dead += layer.load.dead;
     a.beyond_chance += layer.load.beyond_chance ? 1 : 0;
     if (a.evaluation == nullptr) continue;
-    std::vector<std::vector<int64_t>> sets;
-    for (const EvaluationLoad& set : a.evaluation->sets) {
-      if (l < set.tokens_per_expert.size()) sets.push_back(set.tokens_per_expert[l]);
-    }
-    layer.by_evaluation = measure_specialisation(sets, static_cast<int64_t>(history.windows[0].layers.size()));
+    for (const EvaluationLoad& set : a.evaluation->sets) layer.tokens_by_evaluation.push_back(set.tokens_per_expert[l]);
+    layer.by_evaluation =
+        measure_specialisation(layer.tokens_by_evaluation, static_cast<int64_t>(history.windows[0].layers.size()));
   }
   a.drop_rate = choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
   a.drop_by_chance = dropped_by_chance(config);

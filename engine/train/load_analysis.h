@@ -25,6 +25,7 @@ struct LayerAnalysis {
   LayerLoad load{};
   double drop_rate = 0, drop_by_chance = 0;  // of its choices
   Specialisation by_source{}, by_evaluation{};
+  std::vector<std::vector<int64_t>> tokens_by_evaluation{};  // [sets of the last evaluation][E]
   std::vector<ExpertDeath> deaths{};
   std::vector<int64_t> starved{};  // experts with less than a tenth of their share
 };

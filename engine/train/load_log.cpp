@@ -175,6 +175,14 @@ LoadWindow read_window(const JsonValue& from) {
   return window;
 }
 
+void check_shape(const EvaluationLoad& set, const LoadWindow& window, const std::string& path) {
+  bool same = set.tokens_per_expert.size() == window.layers.size();
+  for (size_t l = 0; same && l < window.layers.size(); ++l) {
+    same = set.tokens_per_expert[l].size() == window.layers[l].tokens_per_expert.size();
+  }
+  if (!same) throw Error(kCode, str(path, ": the evaluation of ", set.set, " is of another model; remove its line"));
+}
+
 }  // namespace
 
 LoadHistory read_load_history(const std::string& path) {
@@ -204,6 +212,9 @@ LoadHistory read_load_history(const std::string& path) {
     }
   }
   if (history.windows.empty()) throw Error(ExitCode::usage, str(path, " holds no step; train at least one"));
+  for (const EvaluationWindow& evaluation : history.evaluations) {
+    for (const EvaluationLoad& set : evaluation.sets) check_shape(set, history.windows[0], path);
+  }
   return history;
 }
 

@@ -97,6 +97,26 @@ Specialisation measure_specialisation(const std::vector<std::vector<int64_t>>& c
   return result;
 }
 
+std::vector<std::vector<double>> relative_use(const std::vector<std::vector<int64_t>>& counts_SE) {
+  std::vector<std::vector<double>> use_SE;
+  if (counts_SE.empty()) return use_SE;
+  std::vector<int64_t> by_expert(counts_SE[0].size());
+  int64_t all = 0;
+  for (const std::vector<int64_t>& row : counts_SE) {
+    for (size_t e = 0; e < row.size(); ++e) by_expert[e] += row[e], all += row[e];
+  }
+  for (const std::vector<int64_t>& row : counts_SE) {
+    int64_t sum = 0;
+    for (int64_t n : row) sum += n;
+    std::vector<double>& use = use_SE.emplace_back(row.size());
+    for (size_t e = 0; e < row.size(); ++e) {
+      const double even = static_cast<double>(by_expert[e]) * static_cast<double>(sum);
+      if (even > 0) use[e] = static_cast<double>(row[e]) * static_cast<double>(all) / even;
+    }
+  }
+  return use_SE;
+}
+
 double percentile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());

@@ -48,6 +48,10 @@ struct Specialisation {
 };
 Specialisation measure_specialisation(const std::vector<std::vector<int64_t>>& counts_SE, int64_t layers);
 
+// How many times as often a choice of a row goes to an expert as a choice of all rows together does: p(e|s) / p(e). 0
+// where an expert has no choice, or a row none. Same shape as counts_SE.
+std::vector<std::vector<double>> relative_use(const std::vector<std::vector<int64_t>>& counts_SE);
+
 // The value below which a share of the values lies, by linear interpolation.
 double percentile(std::vector<double> values, double share);
 

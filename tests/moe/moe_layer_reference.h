@@ -25,10 +25,11 @@ struct MoeReference {
 
   struct Result {
     Doubles y_TD;
-    double balance = 0;                   // coefficients times losses, mean over granules
-    std::vector<std::vector<int>> idx;    // choices before drops
-    std::vector<std::vector<bool>> kept;  // by slot
-    Doubles kept_weight_T;                // sum of the weights that were not dropped
+    double balance = 0;                           // coefficients times losses, mean over granules
+    std::vector<std::vector<int>> idx;            // choices before drops
+    std::vector<std::vector<bool>> kept;          // by slot
+    Doubles kept_weight_T;                        // sum of the weights that were not dropped
+    double entropy = 0, first_weight = 0, z = 0;  // sums over counted tokens, of what is recorded of a router
   };
 
   Result operator()(const Doubles& x_TD, const DoubleWeights& weights) const {
@@ -106,6 +107,10 @@ struct MoeReference {
     }
     r.idx.push_back(idx);
     topk.push_back(w);
+    if (!routed) return;
+    for (double v : z) r.entropy += std::exp(v) / sum * (std::log(sum) - v);  // -sum of p ln p
+    r.first_weight += w[0];
+    r.z += std::log(sum) * std::log(sum);
   }
   void mask_groups(const Doubles& ranked, Doubles& choice) const {
     const size_t G = static_cast<size_t>(config.n_group), size = choice.size() / G;

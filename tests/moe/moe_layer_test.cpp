@@ -1,6 +1,8 @@
 // The layer against its definition in double precision: output, and the gradient of input and of every weight element.
 #include "moe/moe_layer.h"
 
+#include <numeric>
+
 #include "comm/thread_group.h"
 #include "tests/moe/moe_layer_reference.h"
 #include "tests/support/compare.h"
@@ -191,6 +193,32 @@ TEST_CASE("moe_layer: output and every element of every gradient equal the defin
       const Doubles gradient = f.gradient(p);
       test::check_close(std::vector<float>(gradient.begin(), gradient.end()), expected, 2e-5, p.spec.name);
     }
+  }
+}
+
+TEST_CASE("moe_layer: what is recorded of the router equals the definition") {
+  for (const Variant& variant : kVariants) {
+    INFO("variant: ", std::string(variant.name));
+    Fixture f(variant);
+    const int64_t T = f.tokens, D = f.config.hidden_size;
+    const auto x = test::values(7, T * D);
+    auto y = test::poisoned(T * D);
+    f.layer.forward(f.pass, tensor(x, {T, D}), tensor(y, {T, D}));
+    const MoeReference::Result r = f.reference(test::to_double(x), f.weights);
+    const moe::LoadStatistics& recorded = f.layer.statistics();
+    const auto sum = [](const std::vector<double>& parts) { return std::accumulate(parts.begin(), parts.end(), 0.0); };
+    CHECK(sum(recorded.entropy_sums_G) == doctest::Approx(r.entropy).epsilon(1e-5));
+    CHECK(sum(recorded.first_weight_sums_G) == doctest::Approx(r.first_weight).epsilon(1e-5));
+    CHECK(sum(recorded.z_sums_G) == doctest::Approx(r.z).epsilon(1e-5));
+    std::vector<int64_t> counts(static_cast<size_t>(f.config.num_experts));
+    for (const std::vector<int>& choices : r.idx) {
+      for (int e : choices) ++counts[static_cast<size_t>(e)];
+    }
+    std::vector<int64_t> total(counts.size());
+    for (size_t i = 0; i < recorded.tokens_per_expert_GE.size(); ++i) {
+      total[i % total.size()] += recorded.tokens_per_expert_GE[i];
+    }
+    CHECK(total == counts);
   }
 }
 

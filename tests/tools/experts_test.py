@@ -37,6 +37,19 @@ def windows(name):
     return [w for w in lines if "layers" in w], [w for w in lines if "evaluation" in w]
 
 
+def check_csv(recorded, evaluations):
+    rows = {kind: [] for kind in ("source", "rank", "evaluation")}
+    for row in csv.DictReader(open("load.csv")):
+        rows[row["kind"]].append(row)
+    tokens = {kind: sum(int(row["tokens"]) for row in some) for kind, some in rows.items()}
+    choices = sum(sum(l["tokens_per_expert"]) for w in recorded for l in w["layers"])
+    assert tokens["source"] == tokens["rank"] == choices, (tokens, choices)  # nothing was dropped
+    assert tokens["evaluation"] == sum(sum(map(sum, s["tokens_per_expert"])) for e in evaluations for s in e["evaluation"])
+    assert {row["source"] for row in rows["source"]} == {SCRIPT, "plain"}
+    assert {row["source"] for row in rows["evaluation"]} == {SCRIPT, "plain", "ood:other"}
+    assert {(row["rank"], row["layer"]) for row in rows["rank"]} == {("0", "0"), ("0", "1")}
+
+
 def check_reports():
     recorded, evaluations = windows("one")
     report = json.loads(run("experts", "one", "--json").stdout)
@@ -57,9 +70,10 @@ def check_reports():
     assert not too_wide, too_wide
     assert "\x1b" not in text
     run("experts", "one", "--csv", "load.csv", "--html", "load.html")
-    rows = list(csv.DictReader(open("load.csv")))
-    assert sum(int(r["tokens"]) for r in rows) == sum(sum(l["tokens_per_expert"]) for w in recorded for l in w["layers"])
-    assert {r["source"] for r in rows} == {SCRIPT, "plain"}
+    check_csv(recorded, evaluations)
+    last = evaluations[-1]["evaluation"]
+    assert report["evaluation"]["step"] == 20 and report["evaluation"]["evaluation"] == last, report["evaluation"]
+    assert "relative use by data source" in text and "relative use by evaluation set" in text, text
     page = open("load.html").read()
     assert SCRIPT not in page and "&lt;script&gt;alert(1)" in page
     assert not re.search(r"(?:src|href)\s*=|https?://|@import|url\(", page), "the page refers to something outside"

@@ -166,13 +166,14 @@ TEST_CASE("recorder: windows longer than one exchange, merged windows, and the f
   const std::string path = directory.path() + "/experts.jsonl";
   append_load(directory, to_json(two[0]));
   append_load(directory, to_json(two[1]));
-  append_load(directory, to_json(EvaluationWindow{66, {{"held_out", {{1, 2}, {3, 4}}}}}));
+  const std::vector<int64_t> eight{3, 1, 4, 1, 5, 9, 2, 6};
+  append_load(directory, to_json(EvaluationWindow{66, {{"held_out", {std::vector<int64_t>(8), eight}}}}));
   LoadHistory history = read_load_history(path);
   REQUIRE(history.windows.size() == 2);
   CHECK(to_json(history.windows[1]) == to_json(two[1]));  // every number to the last digit
   CHECK(history.windows[1].sources[1] == kSources[1]);
   REQUIRE(history.evaluations.size() == 1);
-  CHECK(history.evaluations[0].sets[0].tokens_per_expert[1][0] == 3);
+  CHECK(history.evaluations[0].sets[0].tokens_per_expert[1] == eight);
   // beyond the limit pairs become one
   append_load(directory, to_json(two[1]), 10);
   history = read_load_history(path);
@@ -184,4 +185,6 @@ TEST_CASE("recorder: windows longer than one exchange, merged windows, and the f
   CHECK(read_load_history(path).windows.size() == 2);
   std::ofstream(path, std::ios::app) << "\n" << to_json(two[0]) << "\n";
   CHECK_THROWS_WITH_AS(read_load_history(path), doctest::Contains("line 4"), Error);
+  std::ofstream(path) << to_json(two[0]) << "\n" << to_json(EvaluationWindow{66, {{"x", {eight}}}}) << "\n";
+  CHECK_THROWS_WITH_AS(read_load_history(path), doctest::Contains("the evaluation of x is of another model"), Error);
 }

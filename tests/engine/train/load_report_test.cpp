@@ -80,6 +80,13 @@ TEST_CASE("load: specialisation and percentiles by hand") {
   CHECK(s.bits == doctest::Approx(0.5 * std::log2(4.0 / 3) + 0.25 * std::log2(2.0 / 3) + 0.25));
   CHECK(s.of == doctest::Approx(0.75 * std::log2(4.0 / 3) + 0.25 * 2));
   CHECK(measure_specialisation({}, 1).bits == 0);
+  // 6 and 2 of row 0's 8 choices beside 7 and 5 of all 12; row 2 has none
+  const std::vector<std::vector<double>> use = relative_use({{6, 2, 0}, {1, 3, 0}, {0, 0, 0}});
+  CHECK(use[0][0] == doctest::Approx((6.0 / 8) / (7.0 / 12)));
+  CHECK(use[0][1] == doctest::Approx((2.0 / 8) / (5.0 / 12)));
+  CHECK(use[1][1] == doctest::Approx((3.0 / 4) / (5.0 / 12)));
+  CHECK(use[0][2] == 0);
+  CHECK(use[2] == std::vector<double>(3));
   CHECK(percentile({4, 1, 3, 2}, 0.5) == doctest::Approx(2.5));
   CHECK(percentile({1, 2, 3, 4, 5}, 0.9) == doctest::Approx(4.6));
   CHECK(percentile({7}, 0.95) == 7);
@@ -197,7 +204,16 @@ TEST_CASE("load: the verdict goes by cost, and deaths have a step") {
   two.windows[0].ranks.push_back(two.windows[0].ranks[0]);
   two.windows[0].ranks[1].wait_seconds = 2;
   two.windows[0].layers[0].mean_overload = 1.2;
+  two.windows[0].ranks[0].rows = {3000};  // beside 1,000
+  two.windows[0].ranks[1].rows = {1000};
+  two.windows[0].layers[0].dropped = 100;  // of 4,000
   a = analyse_load(two, config);
+  CHECK(a.ranks[0].overload == doctest::Approx(1.5));
+  CHECK(a.ranks[1].overload == doctest::Approx(0.5));
+  CHECK(a.ranks[0].wait_share == 0);
+  CHECK(a.ranks[1].wait_share == doctest::Approx(0.2));
+  CHECK(a.layers[0].drop_rate == doctest::Approx(0.025));
+  CHECK(a.drop_rate == doctest::Approx(0.025));
   CHECK(a.time_share == doctest::Approx(0.1));  // 0 and 20 % of the time
   CHECK(a.word == "skewed");
   two.windows[0].ranks[1].wait_seconds = 0;  // not measured: from the rows
