@@ -63,7 +63,7 @@ def recording_table(program, rounds):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=["moe", "recording"])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--switchyard", default=os.path.join(ROOT, "build", "switchyard"))
     parser.add_argument("--to", default=os.path.join(ROOT, "tests", "results"))
     options = parser.parse_args()
