@@ -94,20 +94,61 @@ def check_whole_run():
     return metrics, evaluations
 
 
+def read_prometheus(path):
+    """{(metric, labels): value}, held against the rules of the text format: https://prometheus.io/docs/instrumenting."""
+    text = open(path, newline="").read()
+    assert text.endswith("\n") and "\r" not in text
+    values, families, family = {}, {}, None
+    for line in text.splitlines():
+        if line.startswith("#"):
+            kind, name, rest = re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line).groups()
+            if kind == "HELP":  # begins a family, of which there is one
+                assert name not in families and not re.search(r"\\(?![\\n])", rest), line
+                families[name], family = [], name
+            assert name == family, line
+            families[name].append(kind)
+            assert kind == "HELP" or rest in ("gauge", "counter"), line
+            continue
+        name, labels, value = re.fullmatch(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{(.*)\} (\S+)", line).groups()
+        assert name == family and families[name] == ["HELP", "TYPE"], line  # a family stands together
+        label = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*"'
+        assert re.fullmatch(f"{label}(,{label})*", labels), line
+        unescaped = {k: re.sub(r"\\(.)", lambda m: {"n": "\n"}.get(m[1], m[1]), v)
+                     for k, v in re.findall(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"', labels)}  # fmt: skip
+        key = name, tuple(sorted(unescaped.items()))
+        assert key not in values, line
+        values[key] = float(value)
+    return values
+
+
 def check_prometheus(metrics, evaluations):
-    values, typed = {}, set()
-    for line in open("run/metrics.prom").read().splitlines():
-        if line.startswith("# TYPE "):
-            typed.add(line.split()[2])
-        elif not line.startswith("#"):
-            name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()
-            assert name in typed and labels.startswith('run="it\'s mine"'), line
-            values[name, labels.partition(",")[2]] = float(value)
-    assert values["switchyard_step", ""] == 20 and values["switchyard_loss", ""] == metrics[-1]["loss"], values
-    assert values["switchyard_eval_bits_per_byte", 'set="held_out"'] == evaluations[1]["sets"][0]["bpb"], values
-    assert values["switchyard_phase_seconds", 'phase="forward"'] == metrics[-1]["phases"]["forward"], values
-    assert abs(values["switchyard_time_seconds", ""] - time.time()) < 600
+    run_name = ("run", "it's mine")
+    values = read_prometheus("run/metrics.prom")
+    assert all(run_name in labels for _, labels in values), values
+
+    def value(name, *labels):
+        return values["switchyard_" + name, tuple(sorted([run_name, *labels]))]
+
+    assert value("step") == 20 and value("loss") == metrics[-1]["loss"], values
+    assert value("aux_loss") == metrics[-1]["aux_loss"] and value("gradient_norm") == metrics[-1]["grad_norm"], values
+    assert value("eval_bits_per_byte", ("set", "held_out")) == evaluations[1]["sets"][0]["bpb"], values
+    assert value("phase_seconds", ("phase", "forward")) == metrics[-1]["phases"]["forward"], values
+    assert abs(value("time_seconds") - time.time()) < 600
     assert not glob.glob("run/*.tmp"), "a part of a file was left"
+
+
+def check_prometheus_load():
+    """The load of the last window is that of experts.jsonl, and a name with all that needs escaping comes back."""
+    name = 'a "b" \\ c\nd'
+    run("train", "tiny.json", "--run-dir", "drops", "--name", name, "--set", "model.router.capacity_factor=0.75")
+    values = {key: value for (key, labels), value in read_prometheus("drops/metrics.prom").items() if labels == (("run", name),)}
+    window = [w for w in lines("drops/experts.jsonl") if "layers" in w][-1]
+    assert window["step"] == values["switchyard_step"] == 20
+    counts = [layer["tokens_per_expert"] for layer in window["layers"]]
+    assert values["switchyard_expert_load_max_over_mean"] == max(max(c) * len(c) / sum(c) for c in counts), (values, counts)
+    dropped = sum(layer["dropped"] for layer in window["layers"]) / sum(map(sum, counts))
+    assert values["switchyard_dropped_share"] == dropped > 0, (values, dropped)
+    assert values["switchyard_aux_loss"] == lines("drops/metrics.jsonl")[-1]["aux_loss"], values
 
 
 def check_stop_and_failure():
@@ -166,6 +207,7 @@ def main():
     write_input()
     metrics, evaluations = check_whole_run()
     check_prometheus(metrics, evaluations)
+    check_prometheus_load()
     check_stop_and_failure()
     check_tensorboard(metrics, evaluations)
     print("a run's directory has what it should")
