@@ -3,7 +3,10 @@
 
 usage: screenshots.py RUN NAME [--switchyard PROGRAM] [--to DIRECTORY]
 
-Writes NAME-light.png, NAME-dark.png and NAME-phone.png (apt-get install chromium).
+Writes NAME-light.png, NAME-dark.png and NAME-phone.png (apt-get install chromium). Those in tests/results are of the run of
+scripts/quickstart.sh (load-demo) and of configs/debian_local.json with --set name=64-experts, model.num_experts=64,
+model.num_experts_per_tok=8, model.moe_intermediate_size=48, model.num_hidden_layers=6, model.hidden_size=96,
+train.seq_len=128, train.batch_tokens=4096, train.stop.steps=120, log.every=5 (load-64-experts).
 """
 
 import argparse

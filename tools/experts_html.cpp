@@ -176,8 +176,12 @@ std::string source_maps(const ExpertsReport& report) {
 std::string course(const ExpertsReport& report) {
   const LoadAnalysis& a = report.analysis;
   page::LineChart load{.series = {}, .x = "step", .y = "max/mean of each layer", .floor = 0, .floor_name = ""};
-  page::LineChart dead{
-      .series = {}, .x = "step", .y = "experts without a token in a window", .floor = 0, .floor_name = ""};
+  page::LineChart dead{.series = {},
+                       .x = "step",
+                       .y = "experts without a token in a window",
+                       .floor = 0,
+                       .floor_name = "",
+                       .whole = true};
   bool any_dead = false;
   for (size_t l = 0; l < a.layers.size(); ++l) {
     const std::string name = print("layer %lld", number(a.layers[l].window.layer));

@@ -42,6 +42,7 @@ struct LineChart {
   std::string x, y;        // names of the axes
   double floor = 0;        // a dashed line at this value; 0: none
   std::string floor_name;  // what it is
+  bool whole = false;      // y are whole numbers
 };
 std::string line_chart(const LineChart& chart);
 

@@ -65,15 +65,17 @@ std::string heat_legend() {
 
 namespace {
 
-// Values of an axis: about five round numbers.
-std::vector<double> ticks(double low, double high) {
+// Values of an axis: about five round numbers, none closer than `least` to the next.
+std::vector<double> ticks(double low, double high, double least = 0) {
   const double rough = (high - low) / 5, base = std::pow(10, std::floor(std::log10(rough)));
-  const double step = rough / base < 1.5   ? base
-                      : rough / base < 3.5 ? 2 * base
-                      : rough / base < 7.5 ? 5 * base
-                                           : 10 * base;
+  const double round = rough / base < 1.5   ? base
+                       : rough / base < 3.5 ? 2 * base
+                       : rough / base < 7.5 ? 5 * base
+                                            : 10 * base;
+  const double step = std::max(least, round);
   std::vector<double> values;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i) values.push_back(i * step);
+  for (double i = std::ceil(low / step - 1e-9); i * step <= high + step * 1e-9; ++i)
+    values.push_back(i * step + 0.0);  // no -0
   return values;
 }
 
@@ -103,7 +105,7 @@ std::string line_chart(const LineChart& chart) {
   const auto place_x = [&](double x) { return kLeft + (x - x0) / (x1 - x0) * (kWidth - kLeft - kRight); };
   const auto place_y = [&](double y) { return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom); };
   std::string svg = print("<div class=\"wide\"><svg role=\"img\" width=\"%.0f\" height=\"%.0f\">", kWidth, kHeight);
-  for (double y : ticks(y0, y1)) {
+  for (double y : ticks(y0, y1, chart.whole ? 1 : 0)) {
     svg += print("<line class=\"grid\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>", kLeft, kWidth - kRight,
                  place_y(y), place_y(y));
     svg += print("<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%g</text>", kLeft - 6, place_y(y) + 4, y);

@@ -1,5 +1,5 @@
-// A token cache, without the hash at its end, which is made here; in memory or left in its file. Documents of one that is
-// taken lie in their set, their tokens are tokens, and their files are known.
+// A token cache, without the hash at its end, which is made here; in memory or left in its file. Documents of one that
+// is taken lie in their set, their tokens are tokens, and their files are known.
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -17,6 +17,7 @@ import tempfile
 SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 import chromium  # noqa: E402
+import trace_events  # noqa: E402
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -77,6 +78,7 @@ def check_reports():
     page = open("load.html").read()
     assert SCRIPT not in page and "&lt;script&gt;alert(1)" in page
     assert not re.search(r"(?:src|href)\s*=|https?://|@import|url\(", page), "the page refers to something outside"
+    assert not re.search(r">-0(\.0*)?<", page), "an axis has a -0"
     assert "no run is given" in run("experts", code=2).stderr
     assert "cannot read" in run("experts", "nowhere", code=2).stderr
     return report
@@ -189,22 +191,25 @@ def check_trace_of_a_run():
 
 
 def check_phase_trace():
-    """The form that Perfetto reads: one track for each rank, complete events that nest."""
+    """The form that Perfetto reads: one track for each rank, complete events that nest in the step."""
     trace = json.load(open("two/trace/step-00000003.json"))
-    events = trace["traceEvents"]
-    names = {(e["tid"], e["args"]["name"]) for e in events if e["ph"] == "M" and e["name"] == "thread_name"}
-    assert names == {(0, "rank 0"), (1, "rank 1")}, names
-    for rank in range(2):
-        mine = sorted((e for e in events if e["ph"] == "X" and e["tid"] == rank), key=lambda e: (e["ts"], -e["dur"]))
-        assert {"step", "router", "dispatch", "experts forward", "optimizer"} <= {e["name"] for e in mine}, mine
-        stack = []
-        for event in mine:
-            assert event["dur"] >= 0 and event["ts"] >= -0.001 and event["pid"] == 0, event
-            while stack and event["ts"] >= stack[-1]["ts"] + stack[-1]["dur"] - 0.002:
-                stack.pop()
-            assert not stack or event["ts"] + event["dur"] <= stack[-1]["ts"] + stack[-1]["dur"] + 0.002, (event, stack[-1])
-            stack.append(event)
+    tracks = trace_events.check(trace)
+    named = {(e["tid"], e["args"]["name"]) for e in trace["traceEvents"] if e["ph"] == "M" and e["name"] == "thread_name"}
+    assert named == {(0, "rank 0"), (1, "rank 1")} and list(tracks) == [(0, 0), (0, 1)], (named, list(tracks))
+    for events in tracks.values():
+        assert {"step", "router", "dispatch", "experts forward", "optimizer"} <= {e["name"] for e in events}, events
+        step = events[0]
+        assert step["name"] == "step" and step["ts"] == 0, step
+        assert all(0 <= e["ts"] <= e["ts"] + e["dur"] <= step["dur"] + 0.002 for e in events), events
     assert os.listdir("two/trace") == ["step-00000003.json"]
+    for broken in ({"dur": -1}, {"ph": "B"}, {"tid": 7}, {"ts": step["dur"] - 1, "dur": 5}):  # the rules see it
+        events = [dict(e) for e in trace["traceEvents"]]
+        events[-1] |= broken
+        try:
+            trace_events.check(trace | {"traceEvents": events})
+        except AssertionError:
+            continue
+        raise AssertionError(f"{broken} passes for a valid trace")
 
 
 def check_run_report():
@@ -216,12 +221,19 @@ def check_run_report():
 
 
 def check_bench():
-    result = json.loads(run("bench", "moe", "--ranks", "4", "--threads", "1", "--tokens", "96", "--hidden", "16", "--width", "16",
-                            "--steps", "4", "--json").stdout)  # fmt: skip
-    loads = {w["workload"]: w for w in result["workloads"]}
-    assert len(loads) == 8 and not any(w["wrong_values"] for w in loads.values()), loads
-    assert loads["balanced"]["overload"] == 1 and loads["hot rank"]["overload"] > 3, loads
-    assert 1.3 < loads["idle rank"]["overload"] < 1.4, loads  # three ranks do the work of four
+    transports = ["threads"]
+    if shutil.which("mpirun"):
+        transports.append("mpi")
+    else:
+        print("bench moe was not run under MPI: mpirun is not installed (apt-get install openmpi-bin)")
+    for transport in transports:
+        result = json.loads(run("bench", "moe", "--ranks", "4", "--transport", transport, "--threads", "1", "--tokens", "96",
+                                "--hidden", "16", "--width", "16", "--steps", "4", "--json").stdout)  # fmt: skip
+        assert (result["transport"], result["ranks"]) == (transport, 4), result
+        loads = {w["workload"]: w for w in result["workloads"]}
+        assert len(loads) == 8 and not any(w["wrong_values"] for w in loads.values()), loads
+        assert loads["balanced"]["overload"] == 1 and loads["hot rank"]["overload"] > 3, loads
+        assert 1.3 < loads["idle rank"]["overload"] < 1.4, loads  # three ranks do the work of four
     result = json.loads(run("bench", "recording", "config.json", "--rounds", "2", "--json").stdout)
     assert result["step_seconds"] > 0 and result["trace_bytes_per_step"] > 2 * 2 * 512 * 2, result
 
