@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Plants the bugs of tests/planted_bugs.txt one at a time in a copy of the repository; each must fail its test.
 
-usage: plant_bugs.py [--sample N] [--only TEXT] [--results FILE]
+usage: plant_bugs.py [--sample N] [--only LIST] [--results FILE]
 
 --sample N   every so many-th bug so that about N are planted (default: all)
---only TEXT  bugs whose file or test contains TEXT
+--only LIST  bugs whose file or test contains one of these, comma-separated
 --results    also writes the table to FILE, with date and commit
 
 Exit 0 if every bug was found, 1 otherwise. A bug that no longer fits the source is an error, too, and so is a test that
@@ -41,11 +41,14 @@ def run(command, cwd):
 
 
 def passes(test, copy):
-    """Builds a test and runs it; None if it does not compile."""
-    target = f"tests/{test}"
+    """Builds a unit test, or the program for a test of commands, and runs it; None if it does not compile."""
+    script = os.path.join(copy, "tests", "tools", f"{test}.py")
+    of_commands = os.path.exists(script)
+    target = "switchyard" if of_commands else f"tests/{test}"
     if run(["ninja", "-C", "build-bugs", target], copy).returncode != 0:
         return None
-    return run([os.path.join("build-bugs", target)], copy).returncode == 0
+    program = os.path.join("build-bugs", target)
+    return run(["python3", "-B", script, program, copy] if of_commands else [program], copy).returncode == 0
 
 
 def verdict_of(bug, copy, sound):
@@ -76,7 +79,8 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--results")
     options = parser.parse_args()
-    bugs = [bug for bug in read_bugs() if options.only in bug["path"] or options.only in bug["test"]]
+    wanted = options.only.split(",")
+    bugs = [bug for bug in read_bugs() if any(part in bug["path"] or part in bug["test"] for part in wanted)]
     if options.sample and len(bugs) > options.sample:
         bugs = bugs[:: len(bugs) // options.sample]
     rows, sound = [], set()

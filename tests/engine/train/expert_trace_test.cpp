@@ -125,6 +125,14 @@ TEST_CASE("trace: counts recounted, and rows of every rank predicted exactly") {
       const Run placed = run(config, ranks, ep_size, layout.placement);
       check_rows(simulate(counts, layout), placed.window);
       CHECK(placed.digest == one.digest);
+      if (factor > 0 || ranks > ep_size) continue;  // otherwise the plan's lists alone say where the rows are
+      const auto& rank_of_expert_LE = layout.placement.rank_of_expert_LE;
+      CHECK(rank_of_expert_LE[0] != rank_of_expert_LE[1]);
+      for (size_t l = 0; l < 2; ++l) {
+        std::vector<int64_t> rows(static_cast<size_t>(ranks));
+        for (size_t e = 0; e < 8; ++e) rows[static_cast<size_t>(rank_of_expert_LE[l][e])] += counts.total(l)[e];
+        for (size_t rank = 0; rank < rows.size(); ++rank) CHECK(placed.window.ranks[rank].rows[l] == rows[rank]);
+      }
     }
     const LayerWindow& layer = one.window.layers[0];
     const double choices = static_cast<double>(layer.tokens * 2 * 2);
