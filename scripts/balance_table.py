@@ -88,9 +88,9 @@ def main():
     parser.add_argument("--results")
     options = parser.parse_args()
     program, results = os.path.abspath(options.switchyard), options.results and os.path.abspath(options.results)
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.strip()  # with its commit
     lines = ["# Balancing", "",
-             f"{datetime.date.today()}, commit {commit}, `scripts/balance_table.py --steps {options.steps}`: 2 layers of 16 experts, "
+             f"{datetime.date.today()}, {version}, `scripts/balance_table.py --steps {options.steps} --threads {options.threads}`: 2 layers of 16 experts, "
              f"top-2, nine tenths of the tokens from one source, {options.threads} thread{'s' if options.threads > 1 else ''}. "
              "max/mean of the worst layer in the last quarter of the run; computed: the same after drops.", "",
              "| method | max/mean | chance | within 1.2 x chance | dead | dropped | computed, at most | held-out loss | tokens/s |",

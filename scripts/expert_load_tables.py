@@ -27,14 +27,14 @@ def switchyard(program, *arguments):
     return json.loads(result.stdout)
 
 
-def origin(command):
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return f"{datetime.date.today()}, commit {commit}, `scripts/expert_load_tables.py`: `{command}`, {os.cpu_count()} processors."
+def origin(program, command):
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.strip()  # with its commit
+    return f"{datetime.date.today()}, {version}, `scripts/expert_load_tables.py`: `{command}`, {os.cpu_count()} processors."
 
 
 def moe_table(program):
     transports = ["threads"] + (["mpi"] if shutil.which("mpirun") else [])
-    lines = ["# Kinds of expert load", "", origin("bench moe --ranks N --transport T --threads 1"), "",
+    lines = ["# Kinds of expert load", "", origin(program, "bench moe --ranks N --transport T --threads 1"), "",
              "16 experts, top-2, hidden 256, width 512, 1,024 tokens a rank; milliseconds a step: experts of the slowest rank, the "
              "others mean over ranks; waiting: from the end of a rank's experts to the end of the last rank's.", "",
              "| transport | ranks | load | fullest rank, of the mean | dispatch | experts | waiting | combine | values |",
@@ -49,7 +49,7 @@ def moe_table(program):
 
 
 def recording_table(program, rounds):
-    lines = ["# Cost of recording expert load", "", origin(f"bench recording {CONFIG} --rounds {rounds}"), "",
+    lines = ["# Cost of recording expert load", "", origin(program, f"bench recording {CONFIG} --rounds {rounds}"), "",
              "Median over rounds of how much longer a step takes than the one of its round that nobody watches.", "",
              "| ranks | threads | a step | recording | recording and a trace | trace |",
              "|---|---|---|---|---|---|"]  # fmt: skip
