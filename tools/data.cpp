@@ -36,8 +36,8 @@ void print_json(const Json& value) {
   std::printf("%s\n", value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 
-data::DocumentSets read_sets(const Config& config) {
-  return data::read_document_sets(config.data, config.directory, static_cast<uint64_t>(config.seed));
+data::DocumentSets read_sets(const Config& config, int64_t most_held = INT64_MAX) {
+  return data::read_document_sets(config.data, config.directory, static_cast<uint64_t>(config.seed), most_held);
 }
 
 // --- inspect -------------------------------------------------------------------------------------------------------
@@ -51,8 +51,7 @@ struct SetSummary {
 std::vector<SetSummary> summarize(const Config& config, const data::DocumentSets& sets) {
   std::vector<SetSummary> all;
   const auto add = [&](const std::string& source, const char* set, const std::vector<data::Document>& documents) {
-    data::DocumentList list;
-    for (const data::Document& document : documents) list.push_back(&document);
+    const data::DocumentList list = data::pointers_to(documents);
     if (list.empty()) return;
     all.push_back({source, set, data::tokenize(source, list, config.model.vocabulary()), list[0]->name()});
   };
@@ -110,7 +109,7 @@ int inspect(const Options& options) {
   const Config config = load_config(options.config, options.sets);
   const data::DocumentSets sets = read_sets(config);
   const std::vector<SetSummary> summaries = summarize(config, sets);
-  const std::vector<data::Suspect> suspects = data::find_suspects(sets);
+  const std::vector<data::Suspect> suspects = data::find_suspects(sets, config.data.held_out.ngram);
   if (options.json) return print_json(inspect_json(summaries, sets, suspects, options.show)), 0;
   std::printf("%-16s %-9s %10s %12s %12s\n", "source", "set", "documents", "bytes", "tokens");
   for (const SetSummary& s : summaries) {
@@ -171,10 +170,11 @@ data::DocumentList select(const data::DocumentSets& sets, const std::string& nam
 
 int overlap(const Options& options) {
   const Config config = load_config(options.config, options.sets);
-  const data::DocumentSets sets = read_sets(config);
+  const data::DocumentSets sets = read_sets(config, data::kMostHeldText);
   std::vector<data::Document> first_read, second_read;
+  const int64_t ngram = config.data.held_out.ngram;
   const data::Overlap found =
-      data::find_overlap(select(sets, options.first, first_read), select(sets, options.second, second_read));
+      data::find_overlap(select(sets, options.first, first_read), select(sets, options.second, second_read), ngram);
   if (options.json) {
     Json documents = Json::array();
     for (const data::DocumentOverlap& d : found.documents) {
@@ -186,14 +186,16 @@ int overlap(const Options& options) {
     }
     print_json({{"first", options.first},
                 {"second", options.second},
+                {"ngram", ngram},
                 {"runs", found.runs},
                 {"shared", found.shared},
                 {"overlap", found.share()},
                 {"documents", documents}});
     return 0;
   }
-  std::printf("%.2f %% of the %lld runs of 13 words in %s also stand in %s\n", found.share() * 100,
-              static_cast<long long>(found.runs), options.first.c_str(), options.second.c_str());
+  std::printf("%.2f %% of the %lld runs of %lld words in %s also stand in %s\n", found.share() * 100,
+              static_cast<long long>(found.runs), static_cast<long long>(ngram), options.first.c_str(),
+              options.second.c_str());
   for (size_t i = 0; i < found.documents.size() && i < 20; ++i) {
     const data::DocumentOverlap& d = found.documents[i];
     std::printf("%6.2f %%  %s\n          most in %s\n", d.share() * 100, d.document.c_str(), d.most_like.c_str());
@@ -273,7 +275,9 @@ void add_data(CLI::App& app, Command& chosen) {
       ->add_option("--show", options->show, "tokens shown of each set (default 80)")
       ->check(CLI::Range(int64_t{0}, INT64_MAX));
   add("manifest", "every file with its size, SHA-256, package and licence", " > manifest.json", manifest);
-  CLI::App* of_overlap = add("overlap", "runs of 13 words that two sets share", " ood train:python", overlap);
+  CLI::App* of_overlap =
+      add("overlap", "runs of words that two sets share, 13 of them unless data.held_out.ngram says otherwise",
+          " ood train:python", overlap);
   of_overlap->add_option("first", options->first, "train, held_out, ood, one of them with :SOURCE, or a text file");
   of_overlap->add_option("second", options->second, "the same (default: held_out and train)");
   CLI::App* of_which = add("which", "file and byte range of each sample of a training step", " --step 10", which);

@@ -153,12 +153,14 @@ struct SourceConfig {
 struct HeldOutConfig {
   double fraction = 0.05;
   std::string split = "groups";
+  int64_t ngram = 13;
 
   template <class Visitor>
   void fields(Visitor& v) {
     v("fraction", fraction, between(0.0, 0.5), "share of each source kept for evaluation");
     v("split", split, one_of({"groups", "tail"}),
       "groups: whole near-duplicate groups of documents; tail: the end of each source");
+    v("ngram", ngram, between(1, 100), "words in a run, by which the overlap of texts is measured");
   }
 };
 

@@ -9,17 +9,11 @@
 #include "engine/core/error.h"
 #include "engine/data/corpus_cache.h"
 #include "engine/data/manifest.h"
-#include "engine/data/near_duplicates.h"
+#include "engine/data/overlap.h"
 #include "engine/data/tokenizer.h"
 
 namespace engine::data {
 namespace {
-
-std::vector<const Document*> pointers(const std::vector<Document>& documents) {
-  std::vector<const Document*> list;
-  for (const Document& document : documents) list.push_back(&document);
-  return list;
-}
 
 // Where the texts of a set are that does not lie in memory; null: it does.
 std::shared_ptr<SpillFile> file_of(const std::vector<const Document*>& documents) {
@@ -92,19 +86,19 @@ Corpus build_corpus(const DataConfig& config, const std::string& base_directory,
   Corpus corpus;
   for (size_t s = 0; s < sets.splits.size(); ++s) {
     const SourceDocuments& source = sets.sources[s];
-    const Split& documents = sets.splits[s];
+    const DocumentList train = pointers_to(sets.splits[s].train), held_out = pointers_to(sets.splits[s].held_out);
     SourceSplit& split = corpus.sources.emplace_back();
     split.weight = config.sources[s].weight;
-    split.overlap = ngram_overlap(documents.held_out, documents.train);
-    split.train = tokenize(source.name, pointers(documents.train), vocab_size);
-    split.held_out = tokenize(source.name, pointers(documents.held_out), vocab_size);
-    manifest.add(source, "train", documents.train);
-    manifest.add(source, "held_out", documents.held_out);
+    split.overlap = ngram_overlap(held_out, train, config.held_out.ngram);
+    split.train = tokenize(source.name, train, vocab_size);
+    split.held_out = tokenize(source.name, held_out, vocab_size);
+    manifest.add(source, "train", train);
+    manifest.add(source, "held_out", held_out);
     manifest.add_overlap(source.name, split.overlap);
   }
   for (const SourceDocuments& source : sets.ood) {
-    corpus.ood.push_back(tokenize(source.name, pointers(source.documents), vocab_size));
-    manifest.add(source, "ood", source.documents);
+    corpus.ood.push_back(tokenize(source.name, pointers_to(source.documents), vocab_size));
+    manifest.add(source, "ood", pointers_to(source.documents));
   }
   corpus.manifest = manifest.text();
   return corpus;
@@ -126,12 +120,13 @@ Corpus prepare_corpus(const DataConfig& config, const std::string& base_director
   return corpus;
 }
 
-std::vector<std::string> Corpus::summary() const {
+std::vector<std::string> Corpus::summary(int64_t ngram) const {
   std::vector<std::string> lines;
   for (const SourceSplit& source : sources) {
     char overlap[64] = "";
     if (source.held_out.num_bytes > 0) {
-      std::snprintf(overlap, sizeof(overlap), ", 13-word overlap %.1f %%", source.overlap * 100);
+      std::snprintf(overlap, sizeof(overlap), ", %lld-word overlap %.1f %%", static_cast<long long>(ngram),
+                    source.overlap * 100);
     }
     lines.push_back(str(source.train.name, ": ", source.train.num_documents + source.held_out.num_documents,
                         " documents, ", print_bytes(source.train.num_bytes), " to train, ",

@@ -30,7 +30,7 @@ struct TokenSet {
 
 struct SourceSplit {
   double weight = 1;
-  double overlap = 0;  // share of the held-out 13-word runs that also stand in training
+  double overlap = 0;  // share of the held-out runs of held_out.ngram words that also stand in training
   TokenSet train, held_out;
 };
 
@@ -39,8 +39,8 @@ struct Corpus {
   std::vector<TokenSet> ood;
   std::string manifest;  // data.manifest.json
 
-  // One line per source, for people.
-  std::vector<std::string> summary() const;
+  // One line per source, for people. `ngram` is held_out.ngram.
+  std::vector<std::string> summary(int64_t ngram) const;
   int64_t train_tokens() const;
   double bytes_per_token() const;  // of the training text; 1 without any
   // Of the tokens that are trained on, source by source: two corpora with the same one give the same samples.

@@ -50,6 +50,7 @@ class PackageIndex {
 struct ManifestWriter::State {
   Json root;
   PackageIndex packages;
+  int64_t ngram;
 };
 
 ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : state_(std::make_unique<State>()) {
@@ -62,29 +63,32 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
   if (config.filters.max_compression) filters["max_compression"] = *config.filters.max_compression;
   if (config.filters.unlike_source != "keep") filters["unlike_source"] = config.filters.unlike_source;
   if (!config.filters.containing.empty()) filters["containing"] = config.filters.containing;
-  state_->root = {{"version", 1},
-                  {"tokenizer", "bytes"},
-                  {"end_of_document_token", vocab_size > 256},
-                  {"filters", filters},
-                  {"held_out", {{"fraction", config.held_out.fraction}, {"split", config.held_out.split}}},
-                  {"sources", Json::object()},
-                  {"packages", Json::object()},
-                  {"files", Json::array()}};
+  state_->ngram = config.held_out.ngram;
+  state_->root = {
+      {"version", 1},
+      {"tokenizer", "bytes"},
+      {"end_of_document_token", vocab_size > 256},
+      {"filters", filters},
+      {"held_out",
+       {{"fraction", config.held_out.fraction}, {"split", config.held_out.split}, {"ngram", config.held_out.ngram}}},
+      {"sources", Json::object()},
+      {"packages", Json::object()},
+      {"files", Json::array()}};
 }
 
 ManifestWriter::~ManifestWriter() = default;
 
 void ManifestWriter::add(const SourceDocuments& source, const std::string& set,
-                         const std::vector<Document>& documents) {
+                         const std::vector<const Document*>& documents) {
   for (size_t first = 0; first < documents.size();) {
-    const std::string& path = documents[first].path;
+    const std::string& path = documents[first]->path;
     int64_t used = 0;
     size_t end = first;
-    for (; end < documents.size() && documents[end].path == path; ++end) used += documents[end].bytes();
+    for (; end < documents.size() && documents[end]->path == path; ++end) used += documents[end]->bytes();
     const FileFacts& facts = source.files.at(path);
     Json file = {{"path", path},         {"source", source.name}, {"set", set},
                  {"bytes", facts.bytes}, {"bytes_used", used},    {"sha256", facts.sha256}};
-    if (documents[first].line > 0) file["documents"] = end - first;
+    if (documents[first]->line > 0) file["documents"] = end - first;
     const std::string package = state_->packages.package(path);
     if (!package.empty()) {
       file["package"] = package;
@@ -101,7 +105,7 @@ void ManifestWriter::add_left_out(const SourceDocuments& source) {
 }
 
 void ManifestWriter::add_overlap(const std::string& source, double overlap) {
-  state_->root["sources"][source]["held_out_13gram_overlap"] = overlap;
+  state_->root["sources"][source]["held_out_" + std::to_string(state_->ngram) + "gram_overlap"] = overlap;
 }
 
 // A path need not be UTF-8; what is not is shown as such.

@@ -16,7 +16,7 @@ class ManifestWriter {
   ~ManifestWriter();
   // Path, size, SHA-256, bytes used, owning Debian package and licence file of each file that `documents`, a part of
   // the source in order, come from.
-  void add(const SourceDocuments& source, const std::string& set, const std::vector<Document>& documents);
+  void add(const SourceDocuments& source, const std::string& set, const std::vector<const Document*>& documents);
   void add_left_out(const SourceDocuments& source);
   void add_overlap(const std::string& source, double overlap);
   std::string text() const;

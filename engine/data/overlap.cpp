@@ -1,69 +1,134 @@
 #include "engine/data/overlap.h"
 
 #include <algorithm>
+#include <atomic>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "engine/core/thread_pool.h"
-#include "engine/data/near_duplicates.h"
+#include "engine/data/word_runs.h"
 
 namespace engine::data {
 namespace {
-
-constexpr int kRunWords = 13;
-
-std::vector<uint64_t> distinct_runs(const Document& document) {
-  std::vector<uint64_t> runs = word_ngrams(document.text, kRunWords);
-  std::sort(runs.begin(), runs.end());
-  runs.erase(std::unique(runs.begin(), runs.end()), runs.end());
-  return runs;
-}
 
 void append(DocumentList& list, const std::vector<Document>& documents) {
   for (const Document& document : documents) list.push_back(&document);
 }
 
+// The runs of the first set and who has them; what stands in the second is marked document by document.
+class RunIndex {
+ public:
+  RunIndex(const DocumentList& documents, int64_t length) : length_(length), documents_(documents.size()) {
+    for (size_t d = 0; d < documents.size(); ++d) {
+      const std::vector<uint64_t> runs = distinct_runs({documents[d]}, length);
+      documents_[d].runs = static_cast<int64_t>(runs.size());
+      for (uint64_t run : runs) entries_.push_back({run, d});
+    }
+    std::sort(entries_.begin(), entries_.end());
+    shared_.resize(entries_.size());
+  }
+
+  // Document number `index` of the second set. Of documents that have as many runs of one the first is the most like
+  // it.
+  void mark(const Document& document, size_t index) {
+    std::vector<size_t> found;
+    for_each_run(document, length_, [&](uint64_t run) {
+      const size_t at = find(run);
+      if (at < entries_.size()) found.push_back(at);
+    });
+    std::sort(found.begin(), found.end());
+    found.erase(std::unique(found.begin(), found.end()), found.end());
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::map<size_t, int64_t> counts;
+    for (size_t first : found) {
+      for (size_t at = first; at < entries_.size() && entries_[at].run == entries_[first].run; ++at) {
+        shared_[at] = true;
+        ++counts[entries_[at].document];
+      }
+    }
+    for (const auto& [d, count] : counts) {
+      Match& match = documents_[d];
+      if (count > match.most || (count == match.most && index < match.most_like))
+        match.most = count, match.most_like = index;
+    }
+  }
+
+  Overlap overlap(const DocumentList& first, const DocumentList& second) const {
+    Overlap overlap;
+    std::vector<int64_t> shared(documents_.size());
+    for (size_t at = 0; at < entries_.size(); ++at) {
+      shared[entries_[at].document] += shared_[at] ? 1 : 0;
+      if (at > 0 && entries_[at - 1].run == entries_[at].run) continue;
+      ++overlap.runs;
+      overlap.shared += shared_[at] ? 1 : 0;
+    }
+    for (size_t d = 0; d < documents_.size(); ++d) {
+      if (shared[d] == 0) continue;
+      overlap.documents.push_back(
+          {first[d]->name(), documents_[d].runs, shared[d], second[documents_[d].most_like]->name()});
+    }
+    std::stable_sort(overlap.documents.begin(), overlap.documents.end(),
+                     [](const DocumentOverlap& a, const DocumentOverlap& b) { return a.share() > b.share(); });
+    return overlap;
+  }
+
+ private:
+  struct Entry {
+    uint64_t run;
+    size_t document;
+    auto operator<=>(const Entry&) const = default;
+  };
+  struct Match {
+    int64_t runs = 0, most = 0;
+    size_t most_like = 0;
+  };
+
+  // The first entry of a run, or the number of entries.
+  size_t find(uint64_t run) const {
+    const auto found = std::lower_bound(entries_.begin(), entries_.end(), Entry{run, 0});
+    return found != entries_.end() && found->run == run ? static_cast<size_t>(found - entries_.begin())
+                                                        : entries_.size();
+  }
+
+  int64_t length_;
+  std::vector<Entry> entries_;  // in order
+  std::vector<bool> shared_;    // by entry
+  std::vector<Match> documents_;
+  std::mutex mutex_;
+};
+
 }  // namespace
 
-Overlap find_overlap(const DocumentList& first, const DocumentList& second) {
-  std::vector<std::pair<uint64_t, size_t>> theirs;  // run, document that has it
-  for (size_t d = 0; d < second.size(); ++d) {
-    for (uint64_t run : distinct_runs(*second[d])) theirs.push_back({run, d});
-  }
-  std::sort(theirs.begin(), theirs.end());
-  std::vector<std::vector<uint64_t>> ours(first.size());
-  std::vector<DocumentOverlap> documents(first.size());
-  parallel_for(static_cast<int64_t>(first.size()), [&](int64_t i) {
-    const size_t at = static_cast<size_t>(i);
-    ours[at] = distinct_runs(*first[at]);
-    std::map<size_t, int64_t> by_document;
-    int64_t shared = 0;
-    for (uint64_t run : ours[at]) {
-      auto found = std::lower_bound(theirs.begin(), theirs.end(), std::pair(run, size_t{0}));
-      shared += found != theirs.end() && found->first == run ? 1 : 0;
-      for (; found != theirs.end() && found->first == run; ++found) ++by_document[found->second];
-    }
-    documents[at] = {first[at]->name(), static_cast<int64_t>(ours[at].size()), shared, ""};
-    int64_t most = 0;
-    for (const auto& [d, count] : by_document) {
-      if (count > most) most = count, documents[at].most_like = second[d]->name();
-    }
+Overlap find_overlap(const DocumentList& first, const DocumentList& second, int64_t length) {
+  RunIndex index(first, length);
+  parallel_for(static_cast<int64_t>(second.size()),
+               [&](int64_t i) { index.mark(*second[static_cast<size_t>(i)], static_cast<size_t>(i)); });
+  return index.overlap(first, second);
+}
+
+double ngram_overlap(const DocumentList& held_out, const DocumentList& train, int64_t length) {
+  int64_t bytes = 0;
+  for (const Document* document : held_out) bytes += document->bytes();
+  const uint64_t one_of = one_of_runs(bytes);
+  const std::vector<uint64_t> ours = distinct_runs(held_out, length, one_of);
+  if (ours.empty()) return 0;
+  std::vector<std::atomic<bool>> shared(ours.size());
+  parallel_for(static_cast<int64_t>(train.size()), [&](int64_t i) {
+    for_each_run(*train[static_cast<size_t>(i)], length, [&](uint64_t run) {
+      if (run % one_of != 0) return;
+      const auto found = std::lower_bound(ours.begin(), ours.end(), run);
+      if (found != ours.end() && *found == run)
+        shared[static_cast<size_t>(found - ours.begin())].store(true, std::memory_order_relaxed);
+    });
   });
-  Overlap overlap;
-  std::vector<uint64_t> all;
-  for (const std::vector<uint64_t>& runs : ours) all.insert(all.end(), runs.begin(), runs.end());
-  std::sort(all.begin(), all.end());
-  all.erase(std::unique(all.begin(), all.end()), all.end());
-  overlap.runs = static_cast<int64_t>(all.size());
-  for (uint64_t run : all) {
-    const auto found = std::lower_bound(theirs.begin(), theirs.end(), std::pair(run, size_t{0}));
-    overlap.shared += found != theirs.end() && found->first == run ? 1 : 0;
-  }
-  std::erase_if(documents, [](const DocumentOverlap& d) { return d.shared == 0; });
-  std::stable_sort(documents.begin(), documents.end(),
-                   [](const DocumentOverlap& a, const DocumentOverlap& b) { return a.share() > b.share(); });
-  overlap.documents = std::move(documents);
-  return overlap;
+  return static_cast<double>(std::count(shared.begin(), shared.end(), true)) / static_cast<double>(ours.size());
+}
+
+DocumentList pointers_to(const std::vector<Document>& documents) {
+  DocumentList list;
+  append(list, documents);
+  return list;
 }
 
 bool select_documents(const DocumentSets& sets, const std::string& name, DocumentList& documents) {

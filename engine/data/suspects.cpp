@@ -9,10 +9,10 @@
 
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
-#include "engine/data/near_duplicates.h"
 #include "engine/data/overlap.h"
 #include "engine/data/text_checks.h"
 #include "engine/data/unlike_source.h"
+#include "engine/data/word_runs.h"
 
 namespace engine::data {
 namespace {
@@ -29,6 +29,7 @@ std::string quoted(std::string_view text) {
 
 // What one document shows by itself.
 std::vector<Suspect> check_document(const std::string& source, const Document& document) {
+  ENSURE(!document.spill, document.name(), " is not in memory");
   std::vector<Suspect> found;
   const auto add = [&](const char* kind, const std::string& detail) {
     found.push_back({source, document.name(), kind, detail, {}});
@@ -183,42 +184,39 @@ std::vector<Suspect> check_source(const SourceDocuments& source, const DocumentL
   return suspects;
 }
 
-void check_overlap(const DocumentSets& sets, const std::string& set, const std::string& source,
+void check_overlap(const DocumentSets& sets, const std::string& set, const std::string& source, int64_t ngram,
                    std::vector<Suspect>& suspects) {
   DocumentList evaluated, trained;
   select_documents(sets, set + ":" + source, evaluated);
   select_documents(sets, "train", trained);
-  for (const DocumentOverlap& overlap : find_overlap(evaluated, trained).documents) {
+  for (const DocumentOverlap& overlap : find_overlap(evaluated, trained, ngram).documents) {
     if (overlap.share() < kSuspectOverlap) break;
     suspects.push_back({source,
                         overlap.document,
                         "near-duplicate of training",
-                        str("in ", set, ", but ", overlap.shared, " of its ", overlap.runs,
-                            " runs of 13 words also stand in training, the most in ", overlap.most_like),
+                        str("in ", set, ", but ", overlap.shared, " of its ", overlap.runs, " runs of ", ngram,
+                            " words also stand in training, the most in ", overlap.most_like),
                         {}});
   }
 }
 
 }  // namespace
 
-std::vector<Suspect> find_suspects(const DocumentSets& sets) {
+std::vector<Suspect> find_suspects(const DocumentSets& sets, int64_t ngram) {
   std::vector<Suspect> all;
   const auto add = [&](std::vector<Suspect> found) {
     for (Suspect& suspect : found) all.push_back(std::move(suspect));
   };
   for (size_t s = 0; s < sets.sources.size(); ++s) {
-    DocumentList documents;
-    for (const Document& document : sets.splits[s].train) documents.push_back(&document);
+    DocumentList documents = pointers_to(sets.splits[s].train);
     for (const Document& document : sets.splits[s].held_out) documents.push_back(&document);
     std::sort(documents.begin(), documents.end(), [](const Document* a, const Document* b) { return *a < *b; });
     add(check_source(sets.sources[s], documents));
-    check_overlap(sets, "held_out", sets.sources[s].name, all);
+    check_overlap(sets, "held_out", sets.sources[s].name, ngram, all);
   }
   for (const SourceDocuments& source : sets.ood) {
-    DocumentList documents;
-    for (const Document& document : source.documents) documents.push_back(&document);
-    add(check_source(source, documents));
-    check_overlap(sets, "ood", source.name, all);
+    add(check_source(source, pointers_to(source.documents)));
+    check_overlap(sets, "ood", source.name, ngram, all);
   }
   return all;
 }

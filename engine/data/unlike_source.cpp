@@ -9,11 +9,12 @@
 namespace engine::data {
 namespace {
 
-constexpr size_t kShortest = 256, kFewest = 8;
+constexpr int64_t kShortest = 256;
+constexpr size_t kFewest = 8;
 
 std::vector<uint16_t> tokens_of(const Document& document) {
   std::vector<uint16_t> tokens;
-  for (char c : document.text) tokens.push_back(static_cast<unsigned char>(c));
+  for (char c : document.beginning(kUnlikeBytes)) tokens.push_back(static_cast<unsigned char>(c));
   return tokens;
 }
 
@@ -28,7 +29,7 @@ double median(std::vector<double> values) {
 std::vector<UnlikeDocument> find_unlike(const std::vector<const Document*>& documents) {
   std::vector<size_t> measured;
   for (size_t d = 0; d < documents.size(); ++d) {
-    if (documents[d]->text.size() >= kShortest) measured.push_back(d);
+    if (documents[d]->bytes() >= kShortest) measured.push_back(d);
   }
   if (measured.size() < kFewest) return {};
   std::vector<double> bits(measured.size());

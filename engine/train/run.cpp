@@ -111,7 +111,7 @@ class Run {
                     str(groups_.ep->size(), " for \"auto\": the largest that divides the ranks and is at most the ",
                         config_.model.num_experts, " experts, so that each rank holds as few as can be"));
     }
-    for (const std::string& source : corpus_.summary()) console_.line("data", source);
+    for (const std::string& source : corpus_.summary(config_.data.held_out.ngram)) console_.line("data", source);
     console_.line("model", str(config_.model.num_hidden_layers, " layers, ", config_.model.num_experts,
                                " experts, top-", config_.model.num_experts_per_tok, ": ", print_count(parameters.total),
                                " parameters, ", print_count(parameters.active), " active"));

@@ -4,6 +4,7 @@
 
 #include "engine/data/document_mask.h"
 #include "engine/data/near_duplicates.h"
+#include "engine/data/overlap.h"
 #include "engine/data/source_files.h"
 #include "engine/data/split.h"
 #include "tests/support/compare.h"
@@ -116,8 +117,8 @@ TEST_CASE("near_duplicates: a lightly edited copy joins its original, other text
       {.path = "o", .text = original}, {.path = "x", .text = other}, {.path = "e", .text = edited}};
   const auto groups = near_duplicate_groups({&documents[0], &documents[1], &documents[2]});
   CHECK(groups == std::vector<int64_t>{0, 1, 0});
-  CHECK(ngram_overlap({documents[2]}, {documents[0]}) > 0.9);
-  CHECK(ngram_overlap({documents[1]}, {documents[0]}) == 0);
+  CHECK(ngram_overlap({&documents[2]}, {&documents[0]}, 13) > 0.9);
+  CHECK(ngram_overlap({&documents[1]}, {&documents[0]}, 13) == 0);
 }
 
 TEST_CASE("split: near-duplicates are never divided between training and held-out text") {

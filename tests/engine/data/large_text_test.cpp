@@ -6,7 +6,7 @@
 #include "engine/data/corpus.h"
 #include "engine/data/corpus_cache.h"
 #include "engine/data/eval_windows.h"
-#include "engine/data/near_duplicates.h"
+#include "engine/data/overlap.h"
 #include "engine/data/sampler.h"
 #include "tests/support/compare.h"
 #include "tests/support/temporary_directory.h"
@@ -136,6 +136,38 @@ TEST_CASE("large_text: what is wrong with a large document is found in any piece
       INFO(at, " ", wrong);
       CHECK(left_out(text, 1000) == left_out(text, INT64_MAX));
       CHECK(left_out(text, 1000).size() == 1);
+    }
+  }
+}
+
+TEST_CASE("large_text: overlap and what is unlike its source are found in text that is kept in a file") {
+  Setup setup;
+  const std::string noise = prose(100, 900) + std::string(3000, '#');
+  setup.directory.write("files/noise.txt", noise);
+  setup.directory.write("other.txt", prose(999, 1500000) + "\n" + prose(12, 300));
+  setup.config.filters.unlike_source = "leave_out";
+  const auto sets = [&](int64_t most_held) {
+    return read_document_sets(setup.config, setup.directory.path(), 3, most_held);
+  };
+  const DocumentSets whole = sets(INT64_MAX), spilled = sets(0);
+  REQUIRE(spilled.ood[0].documents[0].spill);
+  CHECK(whole.sources[1].left_out.at("unlike its source (filters.unlike_source)") == 1);
+  CHECK(spilled.sources[1].left_out == whole.sources[1].left_out);
+  for (const auto& [first, second] : {std::pair{"ood", "train"}, {"train", "ood"}, {"train:large", "ood:other"}}) {
+    const auto overlap_of = [&](const DocumentSets& of) {
+      DocumentList a, b;
+      CHECK((select_documents(of, first, a) && select_documents(of, second, b)));
+      return find_overlap(a, b, 13);
+    };
+    const Overlap expected = overlap_of(whole), got = overlap_of(spilled);
+    CHECK(expected.shared > 0);
+    CHECK(got.runs == expected.runs);
+    CHECK(got.shared == expected.shared);
+    REQUIRE(got.documents.size() == expected.documents.size());
+    for (size_t d = 0; d < got.documents.size(); ++d) {
+      CHECK(got.documents[d].document == expected.documents[d].document);
+      CHECK(got.documents[d].shared == expected.documents[d].shared);
+      CHECK(got.documents[d].most_like == expected.documents[d].most_like);
     }
   }
 }

@@ -101,7 +101,7 @@ TEST_CASE("text_checks: the most repeated line and the compression ratio") {
 
 TEST_CASE("suspects: a clean corpus has none") {
   test::TemporaryDirectory directory;
-  const auto suspects = find_suspects(read_document_sets(clean_corpus(directory), directory.path(), 1));
+  const auto suspects = find_suspects(read_document_sets(clean_corpus(directory), directory.path(), 1), 13);
   CHECK_MESSAGE(suspects.empty(), suspects.size(), " suspects, the first: ", suspects.empty() ? "" : suspects[0].kind);
 }
 
@@ -127,7 +127,7 @@ TEST_CASE("suspects: everything planted is found and named, and nothing else") {
   twin.replace(twin.find(' ') + 1, 3, "zzz");
   directory.write("text/9999_twin.txt", twin);
   const DocumentSets sets = read_document_sets(config, directory.path(), 1);
-  const auto suspects = find_suspects(sets);
+  const auto suspects = find_suspects(sets, 13);
   CHECK(found(suspects, "binary", "text/2000_binary.dat"));
   CHECK(found(suspects, "repeated line", "text/2001_repeated.txt"));
   CHECK(found(suspects, "compression", "text/2001_repeated.txt"));
@@ -151,7 +151,7 @@ TEST_CASE("suspects: everything planted is found and named, and nothing else") {
   config.filters.control_characters = "leave_out";
   config.filters.max_line_share = 0.5;
   config.filters.min_compression = 1.4;
-  const auto left = find_suspects(read_document_sets(config, directory.path(), 1));
+  const auto left = find_suspects(read_document_sets(config, directory.path(), 1), 13);
   for (const char* file : {"text/2001_repeated.txt", "text/2002_direction.txt", "text/2003_noise.txt"})
     CHECK(std::none_of(left.begin(), left.end(), [&](const Suspect& s) { return s.document == file; }));
   config.filters.max_line_share.reset();
@@ -172,7 +172,7 @@ TEST_CASE("suspects: a licence that stands in every document is not a line in ma
   DataConfig config;
   config.sources = {source("s", {"text"})};
   config.held_out.fraction = 0;
-  for (const Suspect& suspect : find_suspects(read_document_sets(config, directory.path(), 1)))
+  for (const Suspect& suspect : find_suspects(read_document_sets(config, directory.path(), 1), 13))
     FAIL_CHECK(suspect.kind << ": " << suspect.detail);
 }
 
@@ -185,7 +185,7 @@ TEST_CASE("overlap: shared runs of 13 words are counted once, and documents are 
   const Document a{.path = "a", .text = words(0, 20)}, b{.path = "b", .text = words(100, 130)};
   const Document c{.path = "c", .text = words(5, 30)}, d{.path = "d", .text = words(0, 15)};
   // a has 8 runs: 0-12 to 7-19; c holds those from 5 on, 3 of them; d those of 0 to 14, again 3
-  const Overlap found = find_overlap({&a, &b}, {&c, &d});
+  const Overlap found = find_overlap({&a, &b}, {&c, &d}, 13);
   CHECK(found.runs == 8 + 18);
   CHECK(found.shared == 6);
   REQUIRE(found.documents.size() == 1);
@@ -193,12 +193,16 @@ TEST_CASE("overlap: shared runs of 13 words are counted once, and documents are 
   CHECK(found.documents[0].runs == 8);
   CHECK(found.documents[0].shared == 6);
   CHECK(found.documents[0].most_like == "c");
-  const Overlap twice = find_overlap({&a, &a}, {&c});
+  const Overlap twice = find_overlap({&a, &a}, {&c}, 13);
   CHECK(twice.runs == 8);
   CHECK(twice.shared == 3);
   CHECK(twice.documents.size() == 2);
-  CHECK(find_overlap({&b}, {&a}).documents.empty());
-  CHECK(find_overlap({}, {&a}).share() == 0);
+  CHECK(find_overlap({&b}, {&a}, 13).documents.empty());
+  CHECK(find_overlap({}, {&a}, 13).share() == 0);
+  CHECK(find_overlap({&a}, {&d, &c}, 13).documents[0].most_like == "d");  // of two that hold as many the first
+  CHECK(find_overlap({&a}, {&c}, 15).shared == 1);
+  CHECK(find_overlap({&a}, {&c}, 16).shared == 0);
+  CHECK(ngram_overlap({&a, &b}, {&c, &d}, 13) == doctest::Approx(found.share()));
 }
 
 TEST_CASE("sample_places: every range of a small set") {
@@ -229,7 +233,7 @@ TEST_CASE("suspects: lines made of what stands elsewhere, too, are ordinary howe
   }
   DataConfig config;
   config.sources = {source("s", {"text"})};
-  for (const Suspect& suspect : find_suspects(read_document_sets(config, directory.path(), 1)))
+  for (const Suspect& suspect : find_suspects(read_document_sets(config, directory.path(), 1), 13))
     FAIL_CHECK(suspect.kind << ": " << suspect.detail);
 }
 
