@@ -2,13 +2,14 @@
 
 #include <filesystem>
 
-#include "tests/support/compare.h"
+#include "tests/support/corpus.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
 
 using namespace engine;
 using namespace engine::data;
+using test::check_same;
 
 struct Setup {
   test::TemporaryDirectory directory;
@@ -18,15 +19,9 @@ struct Setup {
     for (int i = 0; i < 12; ++i) directory.write(str("text/", i, ".txt"), str("text number ", i, " is short\n"));
     directory.write("lines.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two and more\"}\n");
     directory.write("other.txt", "another kind of text");
-    config.sources.resize(2);
-    config.sources[0].name = std::string("a");
-    config.sources[0].files = {"text"};
+    config.sources = {test::source("a", {"text"}), test::source("b", {"lines.jsonl"})};
     config.sources[0].weight = 2.5;
-    config.sources[1].name = std::string("b");
-    config.sources[1].files = {"lines.jsonl"};
-    config.ood.resize(1);
-    config.ood[0].name = std::string("o");
-    config.ood[0].files = {"other.txt"};
+    config.ood = {test::source("o", {"other.txt"})};
     config.held_out.split = "tail";
     config.held_out.fraction = 0.2;
   }
@@ -40,36 +35,6 @@ struct Setup {
     return "";
   }
 };
-
-void check_same(const TokenSet& a, const TokenSet& b) {
-  CHECK(a.name == b.name);
-  CHECK(a.tokens == b.tokens);
-  CHECK(a.num_documents == b.num_documents);
-  CHECK(a.num_bytes == b.num_bytes);
-  CHECK(a.files == b.files);
-  REQUIRE(a.places.size() == b.places.size());
-  for (size_t i = 0; i < a.places.size(); ++i) {
-    CHECK(a.places[i].first_token == b.places[i].first_token);
-    CHECK(a.places[i].num_tokens == b.places[i].num_tokens);
-    CHECK(a.places[i].file == b.places[i].file);
-    CHECK(a.places[i].line == b.places[i].line);
-    CHECK(a.places[i].line_begin == b.places[i].line_begin);
-    CHECK(a.places[i].text_begin == b.places[i].text_begin);
-  }
-}
-
-void check_same(const Corpus& a, const Corpus& b) {
-  REQUIRE(a.sources.size() == b.sources.size());
-  REQUIRE(a.ood.size() == b.ood.size());
-  CHECK(a.manifest == b.manifest);
-  for (size_t s = 0; s < a.sources.size(); ++s) {
-    CHECK(a.sources[s].weight == b.sources[s].weight);
-    CHECK(a.sources[s].overlap == b.sources[s].overlap);
-    check_same(a.sources[s].train, b.sources[s].train);
-    check_same(a.sources[s].held_out, b.sources[s].held_out);
-  }
-  for (size_t s = 0; s < a.ood.size(); ++s) check_same(a.ood[s], b.ood[s]);
-}
 
 }  // namespace
 

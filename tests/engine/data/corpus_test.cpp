@@ -7,8 +7,7 @@
 #include "engine/data/overlap.h"
 #include "engine/data/source_files.h"
 #include "engine/data/split.h"
-#include "tests/support/compare.h"
-#include "tests/support/source.h"
+#include "tests/support/corpus.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
@@ -16,14 +15,7 @@ namespace {
 using namespace engine;
 using namespace engine::data;
 
-// Words that depend on the seed alone, so that two texts with different seeds have nothing in common.
-std::string prose(int seed, int words) {
-  std::string text;
-  for (int i = 0; i < words; ++i)
-    text += str("w", philox(static_cast<uint64_t>(seed), static_cast<uint64_t>(i))[0] % 5000, i % 9 == 8 ? '\n' : ' ');
-  return text;
-}
-
+using test::prose;
 using test::source;
 
 }  // namespace
@@ -81,11 +73,11 @@ TEST_CASE("documents: stripping, filters, duplicates and caps are applied and co
   CHECK(strip_leading_comment("#!/bin/sh\n# licence\n\necho # kept\n") == "echo # kept\n");
   CHECK(strip_leading_comment("#include <x>\n") == "#include <x>\n");
   test::TemporaryDirectory directory;
-  directory.write("a.txt", prose(1, 50));
-  directory.write("b.txt", prose(1, 50));  // the same text
+  directory.write("a.txt", prose(1, 6));
+  directory.write("b.txt", prose(1, 6));  // the same text
   directory.write("c.txt", std::string("\xff\xfe", 2));
   directory.write("d.txt", "1234567890 table");
-  directory.write("e.txt", prose(2, 50));
+  directory.write("e.txt", prose(2, 6));
   FilterConfig filters;
   filters.max_digit_fraction = 0.8;
   filters.min_bytes = ByteCount{20};
@@ -110,7 +102,7 @@ TEST_CASE("documents: stripping, filters, duplicates and caps are applied and co
 }
 
 TEST_CASE("near_duplicates: a lightly edited copy joins its original, other texts stay apart") {
-  const std::string original = prose(1, 400), other = prose(2, 400);
+  const std::string original = prose(1, 45), other = prose(2, 45);
   std::string edited = original;
   edited.replace(edited.find(' ') + 1, 2, "zz");
   const Document documents[] = {
@@ -124,9 +116,9 @@ TEST_CASE("near_duplicates: a lightly edited copy joins its original, other text
 TEST_CASE("split: near-duplicates are never divided between training and held-out text") {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     SourceDocuments docs{"s", {}, {}, {}, {}};
-    for (int i = 0; i < 20; ++i) {
-      docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, 200)});
-      docs.documents.push_back({.path = "twin" + std::to_string(i), .text = prose(i, 200) + "end"});
+    for (uint64_t i = 0; i < 20; ++i) {
+      docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, 22)});
+      docs.documents.push_back({.path = "twin" + std::to_string(i), .text = prose(i, 22) + "end"});
     }
     HeldOutConfig config;
     config.fraction = 0.2;
@@ -142,8 +134,8 @@ TEST_CASE("split: near-duplicates are never divided between training and held-ou
 
 TEST_CASE("split: of a few large documents the smallest is held out, though it is more than the fraction") {
   SourceDocuments docs{"s", {}, {}, {}, {}};
-  for (int i = 0; i < 4; ++i)
-    docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, i == 2 ? 90 : 100)});
+  for (uint64_t i = 0; i < 4; ++i)
+    docs.documents.push_back({.path = "doc" + std::to_string(i), .text = prose(i, i == 2 ? 9 : 12)});
   const Split split = split_sources({docs}, {}, 1)[0];
   REQUIRE(split.held_out.size() == 1);
   CHECK(split.held_out[0].path == "doc2");
@@ -188,9 +180,9 @@ TEST_CASE("corpus: what is held out does not depend on where the config's direct
   config.sources = {source("s", {"text"})};
   config.sources[0].max_bytes = ByteCount{30000};
   config.held_out.fraction = 0.2;
-  for (int i = 0; i < 40; ++i) {
-    here.write(str("text/", i), prose(i, 200));
-    there.write(str("deeper/text/", i), prose(i, 200));
+  for (uint64_t i = 0; i < 40; ++i) {
+    here.write(str("text/", i), prose(i, 22));
+    there.write(str("deeper/text/", i), prose(i, 22));
   }
   const Corpus first = prepare_corpus(config, here.path(), 1, 257);
   const std::string relative = std::filesystem::relative(here.path()).string();

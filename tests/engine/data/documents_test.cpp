@@ -11,13 +11,15 @@
 
 #include "engine/data/corpus.h"
 #include "engine/data/document_reader.h"
-#include "tests/support/compare.h"
+#include "tests/support/corpus.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
 
 using namespace engine;
 using namespace engine::data;
+using test::noise;
+using test::source;
 
 std::string gzip(const std::string& text) {
   z_stream stream{};
@@ -39,24 +41,8 @@ std::string zstd(const std::string& text) {
   return out;
 }
 
-SourceConfig source(std::vector<std::string> files) {
-  SourceConfig config;
-  config.name = "s";
-  config.files = std::move(files);
-  return config;
-}
-
 SourceDocuments read(const test::TemporaryDirectory& directory, const SourceConfig& config) {
   return read_sources({config}, {}, directory.path(), 1)[0];
-}
-
-// A text of its own for each seed that does not compress to nothing.
-std::string noise(uint64_t seed, int64_t bytes) {
-  std::string text;
-  for (int64_t i = 0; static_cast<int64_t>(text.size()) < bytes; ++i)
-    text += std::to_string(philox(seed, static_cast<uint64_t>(i))[0]) += ' ';
-  text.resize(static_cast<size_t>(bytes));
-  return text;
 }
 
 int64_t peak_memory() {
@@ -73,7 +59,7 @@ TEST_CASE("documents: each line of a .jsonl file is a document, and its other ke
                   "{\"id\": 1, \"text\": \"one\\n\\u00e9\"}\n"
                   "{\"text\": \"two\", \"meta\": {\"text\": \"inner\", \"list\": [\"text\", {\"text\": 4}]}}\r\n"
                   "{\"tags\": [], \"text\": \"three\"}");
-  const SourceDocuments s = read(directory, source({"a.jsonl"}));
+  const SourceDocuments s = read(directory, source("s", {"a.jsonl"}));
   REQUIRE(s.documents.size() == 3);
   CHECK(s.documents[0].text == "one\n\xc3\xa9");
   CHECK(s.documents[1].text == "two");
@@ -105,7 +91,7 @@ TEST_CASE("documents: a line of a .jsonl file that is no object with a text is a
     test::TemporaryDirectory directory;
     directory.write("d/a.jsonl", str("{\"text\": \"fine\"}\n", mistake.line, "\n{\"text\": \"fine, too\"}\n"));
     try {
-      read(directory, source({"d"}));
+      read(directory, source("s", {"d"}));
       FAIL_CHECK("the line was read");
     } catch (const Error& error) {
       CHECK(error.code() == ExitCode::data);
@@ -123,7 +109,7 @@ TEST_CASE("documents: .gz and .zst are read as what is in them, several parts in
   directory.write("c.jsonl.gz", gzip(lines));
   directory.write("d.jsonl.zst", zstd("{\"text\": \"three\"}"));
   directory.write("e.gz", gzip("plain"));
-  const SourceDocuments s = read(directory, source({"."}));
+  const SourceDocuments s = read(directory, source("s", {"."}));
   REQUIRE(s.documents.size() == 6);
   CHECK(s.documents[0].text == text);
   CHECK(s.documents[1].text == text + "end");
@@ -149,7 +135,7 @@ TEST_CASE("documents: what cannot be decompressed is counted and named, and neve
     directory.write("plain" + suffix, "not compressed at all");
     directory.write("tail" + suffix, good + "garbage that is no further part");
     directory.write("binary" + suffix, gz ? gzip(std::string(100, '\0')) : zstd(std::string(100, '\0')));
-    const SourceDocuments s = read(directory, source({"."}));
+    const SourceDocuments s = read(directory, source("s", {"."}));
     REQUIRE(s.documents.size() == 1);
     CHECK(s.left_out.at("damaged compressed data") == 4);
     CHECK(s.left_out.at("not UTF-8 text") == 1);
@@ -158,7 +144,7 @@ TEST_CASE("documents: what cannot be decompressed is counted and named, and neve
     const std::string lines = "{\"text\": \"" + text + "\"}\n{\"text\": \"" + text + "\"}\n";
     const std::string packed = gz ? gzip(lines) : zstd(lines);
     directory.write("half.jsonl" + suffix, packed.substr(0, packed.size() - 10));
-    CHECK_THROWS_WITH_AS(read(directory, source({"half.jsonl" + suffix})),
+    CHECK_THROWS_WITH_AS(read(directory, source("s", {"half.jsonl" + suffix})),
                          doctest::Contains("damaged compressed data after line 1; make the file anew"), Error);
   }
 }
@@ -170,7 +156,7 @@ TEST_CASE("documents: a compressed file that was cut or changed anywhere gives i
   const auto texts = [&](const std::string& name, const std::string& content) {
     directory.write(name, content);
     std::vector<std::string> read_texts;
-    for (const Document& document : read(directory, source({name, "good.txt"})).documents)
+    for (const Document& document : read(directory, source("s", {name, "good.txt"})).documents)
       if (document.path == name) read_texts.push_back(document.text);
     return read_texts;
   };
@@ -199,7 +185,7 @@ TEST_CASE("documents: under max_bytes the same documents are kept as with all of
   for (int64_t i = 0; i < count; ++i)  // piece by piece, so that this process never needed memory for all of it
     file << zstd(nlohmann::json{{"text", noise(static_cast<uint64_t>(i), bytes + i % 7 * 20000)}}.dump() + "\n");
   file.close();
-  SourceConfig capped = source({"all.jsonl.zst"});
+  SourceConfig capped = source("s", {"all.jsonl.zst"});
   capped.max_bytes = ByteCount{1000000};
   const int64_t before = peak_memory();
   const SourceDocuments s = read(directory, capped);
@@ -235,7 +221,7 @@ TEST_CASE("documents: a text larger than max_bytes is read only as far as it may
   test::TemporaryDirectory directory;
   directory.write("a.txt", noise(5, 9000000));
   directory.write("b.txt", noise(6, 9000000));
-  SourceConfig capped = source({"*.txt"});
+  SourceConfig capped = source("s", {"*.txt"});
   capped.max_bytes = ByteCount{100000};
   const SourceDocuments s = read(directory, capped);
   REQUIRE(s.documents.size() == 1);
@@ -249,7 +235,7 @@ TEST_CASE("documents: the manifest lists a .jsonl file once for each set, with i
   for (uint64_t i = 0; i < 20; ++i) lines += nlohmann::json{{"text", noise(i, 500)}}.dump() + "\n";
   directory.write("a.jsonl.gz", gzip(lines));
   DataConfig config;
-  config.sources = {source({"a.jsonl.gz"})};
+  config.sources = {source("s", {"a.jsonl.gz"})};
   config.held_out.fraction = 0.25;
   const Corpus corpus = prepare_corpus(config, directory.path(), 1, 257);
   const nlohmann::json files = nlohmann::json::parse(corpus.manifest)["files"];

@@ -2,31 +2,21 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "engine/core/rng.h"
 #include "engine/data/corpus.h"
 #include "engine/data/corpus_cache.h"
 #include "engine/data/eval_windows.h"
 #include "engine/data/overlap.h"
 #include "engine/data/sampler.h"
-#include "tests/support/compare.h"
+#include "tests/support/corpus.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
 
 using namespace engine;
 using namespace engine::data;
-
-// Words of one to eight letters, some of them not ASCII.
-std::string prose(uint64_t seed, int64_t bytes) {
-  const char* letters[] = {"a", "e", "n", "r", "s", "t", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x99\x82", "o"};
-  std::string text;
-  for (uint64_t i = 0; static_cast<int64_t>(text.size()) < bytes; ++i) {
-    const Philox4 bits = philox(seed, i / 3, 5);
-    for (uint32_t l = 0; l <= bits[0] % 8; ++l) text += letters[(bits[1] >> (4 * l)) % 10];
-    text += bits[2] % 9 == 0 ? "\n" : " ";
-  }
-  return text;
-}
+using test::check_same;
+using test::prose;
+using test::source;
 
 struct Setup {
   test::TemporaryDirectory directory;
@@ -34,20 +24,15 @@ struct Setup {
   Setup() {
     std::string lines;
     for (uint64_t i = 0; i < 40; ++i)
-      lines += nlohmann::json({{"text", prose(i, 300 + 13 * static_cast<int64_t>(i))}}).dump() + "\n";
+      lines += nlohmann::json({{"text", prose(i, 3 + static_cast<int64_t>(i) / 5)}}).dump() + "\n";
     directory.write("lines.jsonl", lines);
     for (uint64_t i = 0; i < 30; ++i)
-      directory.write(str("files/", i, ".txt"),
-                      "// a comment\n" + prose(100 + i % 25, 900) + (i % 2 == 0 ? "end" : ""));
-    directory.write("large.txt", "# licence\n" + prose(999, 3000000));
-    directory.write("other.txt", prose(7, 5000));
-    config.sources.resize(3);
-    const char* names[] = {"lines", "files", "large"};
-    const char* files[] = {"lines.jsonl", "files", "large.txt"};
-    for (size_t s = 0; s < 3; ++s) config.sources[s].name = names[s], config.sources[s].files = {files[s]};
+      directory.write(str("files/", i, ".txt"), "// a comment\n" + prose(100 + i % 25, 14) + (i % 2 == 0 ? "end" : ""));
+    directory.write("large.txt", "# licence\n" + prose(999, 45000));
+    directory.write("other.txt", prose(7, 75));
+    config.sources = {source("lines", {"lines.jsonl"}), source("files", {"files"}), source("large", {"large.txt"})};
     config.sources[1].strip = config.sources[2].strip = "leading-comment";
-    config.ood.resize(1);
-    config.ood[0].name = "other", config.ood[0].files = {"other.txt"};
+    config.ood = {source("other", {"other.txt"})};
     config.held_out.fraction = 0.15;
     config.held_out.split = "tail";
     config.filters.containing = {"never there"};
@@ -56,31 +41,6 @@ struct Setup {
   }
   Corpus prepare(int64_t most_held) const { return prepare_corpus(config, directory.path(), 3, 257, most_held); }
 };
-
-void check_same(const TokenSet& a, const TokenSet& b) {
-  CHECK(a.name == b.name);
-  CHECK((a.tokens == b.tokens));
-  CHECK(a.num_bytes == b.num_bytes);
-  CHECK(a.files == b.files);
-  REQUIRE(a.places.size() == b.places.size());
-  for (size_t i = 0; i < a.places.size(); ++i) {
-    CHECK(a.places[i].first_token == b.places[i].first_token);
-    CHECK(a.places[i].num_tokens == b.places[i].num_tokens);
-    CHECK(a.places[i].line_begin == b.places[i].line_begin);
-    CHECK(a.places[i].text_begin == b.places[i].text_begin);
-  }
-}
-
-void check_same(const Corpus& a, const Corpus& b) {
-  CHECK(a.manifest == b.manifest);
-  REQUIRE(a.sources.size() == b.sources.size());
-  for (size_t s = 0; s < a.sources.size(); ++s) {
-    CHECK(a.sources[s].overlap == b.sources[s].overlap);
-    check_same(a.sources[s].train, b.sources[s].train);
-    check_same(a.sources[s].held_out, b.sources[s].held_out);
-  }
-  for (size_t s = 0; s < a.ood.size(); ++s) check_same(a.ood[s], b.ood[s]);
-}
 
 }  // namespace
 
@@ -121,11 +81,9 @@ TEST_CASE("large_text: what is wrong with a large document is found in any piece
     FilterConfig filters;
     filters.control_characters = "leave_out";
     filters.containing = {"needle in it"};
-    SourceConfig source;
-    source.name = "s", source.files = {"*.txt"};
-    return read_sources({source}, filters, directory.path(), 1, most_held)[0].left_out;
+    return read_sources({source("s", {"*.txt"})}, filters, directory.path(), 1, most_held)[0].left_out;
   };
-  const std::string good = prose(5, 2500000);
+  const std::string good = prose(5, 38000);
   CHECK(left_out(good, 1000).empty());
   for (size_t at : {size_t{0}, size_t{1} << 20, (size_t{1} << 20) - 5, good.size()}) {
     size_t place = at;
@@ -142,9 +100,9 @@ TEST_CASE("large_text: what is wrong with a large document is found in any piece
 
 TEST_CASE("large_text: overlap and what is unlike its source are found in text that is kept in a file") {
   Setup setup;
-  const std::string noise = prose(100, 900) + std::string(3000, '#');
+  const std::string noise = prose(100, 14) + std::string(3000, '#');
   setup.directory.write("files/noise.txt", noise);
-  setup.directory.write("other.txt", prose(999, 1500000) + "\n" + prose(12, 300));
+  setup.directory.write("other.txt", prose(999, 22000) + "\n" + prose(12, 5));
   setup.config.filters.unlike_source = "leave_out";
   const auto sets = [&](int64_t most_held) {
     return read_document_sets(setup.config, setup.directory.path(), 3, most_held);

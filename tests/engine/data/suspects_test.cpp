@@ -7,8 +7,7 @@
 #include "engine/data/sampler.h"
 #include "engine/data/text_checks.h"
 #include "engine/data/tokenizer.h"
-#include "tests/support/compare.h"
-#include "tests/support/source.h"
+#include "tests/support/corpus.h"
 #include "tests/support/temporary_directory.h"
 
 namespace {
@@ -16,34 +15,8 @@ namespace {
 using namespace engine;
 using namespace engine::data;
 
-const std::vector<std::string> kWords = {"the",    "of",    "and",   "river", "stone", "light", "house",
-                                         "under",  "over",  "walk",  "north", "bell",  "seven", "green",
-                                         "winter", "table", "paper", "slow",  "in",    "to",    "with",
-                                         "man",    "old",   "sea",   "wind",  "hill",  "bread"};
-
-// Sentences that depend on the seed alone.
-std::string prose(uint64_t seed, int lines) {
-  std::string text;
-  uint64_t n = 0;
-  for (int line = 0; line < lines; ++line) {
-    for (int word = 0; word < 9; ++word) {
-      const uint64_t draw = philox(seed, n++)[0];
-      text += kWords[draw % kWords.size()] + (draw >> 8 & 1 ? kWords[(draw >> 9) % kWords.size()] : "");
-      text += word == 8 ? ".\n" : " ";
-    }
-  }
-  return text;
-}
-
-std::string base64_noise(uint64_t seed, int bytes) {
-  std::string text;
-  for (int i = 0; i < bytes; ++i)
-    text +=
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[philox(seed, static_cast<uint64_t>(i))[0] %
-                                                                           64];
-  return text;
-}
-
+using test::noise;
+using test::prose;
 using test::source;
 
 bool found(const std::vector<Suspect>& suspects, const std::string& kind, const std::string& document) {
@@ -93,7 +66,7 @@ TEST_CASE("text_checks: the most repeated line and the compression ratio") {
   CHECK(line.count == 4);
   CHECK(line.share == doctest::Approx(36.0 / 53));
   CHECK(compression_ratio(std::string(100000, 'x')) > 200);
-  CHECK(compression_ratio(base64_noise(1, 100000)) == doctest::Approx(8.0 / 6).epsilon(0.02));
+  CHECK(compression_ratio(noise(1, 100000)) == doctest::Approx(8.0 / 6).epsilon(0.02));
   const double ratio = compression_ratio(prose(1, 500));
   CHECK(ratio > kSuspectCompression[0]);
   CHECK(ratio < kSuspectCompression[1]);
@@ -122,7 +95,7 @@ TEST_CASE("suspects: everything planted is found and named, and nothing else") {
   directory.write("text/2001_repeated.txt", repeated);
   directory.write("text/2002_direction.txt",
                   prose(900, 10) + "if (access != \"user\xe2\x80\xae\") {\n" + prose(901, 10));
-  directory.write("text/2003_noise.txt", base64_noise(1, 4000));
+  directory.write("text/2003_noise.txt", noise(1, 4000));
   std::string twin = prose(40, 20);  // a lightly edited copy of text/1040.txt; the tail is held out
   twin.replace(twin.find(' ') + 1, 3, "zzz");
   directory.write("text/9999_twin.txt", twin);
