@@ -82,7 +82,10 @@ std::string beginning(const data::TokenSet& set, int64_t count) {
 
 Json inspect_json(const std::vector<SetSummary>& summaries, const data::DocumentSets& sets,
                   const std::vector<data::Suspect>& suspects, int64_t show) {
-  Json result = {{"sets", Json::array()}, {"left_out", Json::object()}, {"suspects", Json::array()}};
+  Json result = {{"sets", Json::array()},
+                 {"left_out", Json::object()},
+                 {"left_out_names", Json::object()},
+                 {"suspects", Json::array()}};
   for (const SetSummary& s : summaries) {
     const int64_t shown = std::min<int64_t>(show, static_cast<int64_t>(s.tokens.tokens.size()));
     result["sets"].push_back({{"source", s.source},
@@ -94,8 +97,11 @@ Json inspect_json(const std::vector<SetSummary>& summaries, const data::Document
                               {"first_tokens", s.tokens.tokens.slice(0, shown)}});
   }
   for (const auto* sources : {&sets.sources, &sets.ood}) {
-    for (const data::SourceDocuments& source : *sources)
+    for (const data::SourceDocuments& source : *sources) {
       result["left_out"][source.name] = source.left_out.empty() ? Json::object() : Json(source.left_out);
+      result["left_out_names"][source.name] =
+          source.left_out_names.empty() ? Json::object() : Json(source.left_out_names);
+    }
   }
   for (const data::Suspect& s : suspects) {
     Json suspect = {{"source", s.source}, {"document", s.document}, {"kind", s.kind}, {"detail", s.detail}};
@@ -103,6 +109,12 @@ Json inspect_json(const std::vector<SetSummary>& summaries, const data::Document
     result["suspects"].push_back(suspect);
   }
   return result;
+}
+
+void print_first(const std::vector<std::string>& names, int64_t count) {
+  constexpr int64_t kShown = 5;
+  for (size_t i = 0; i < names.size() && i < kShown; ++i) std::printf("    %s\n", names[i].c_str());
+  if (count > kShown) std::printf("    and %lld more (--json names them)\n", static_cast<long long>(count - kShown));
 }
 
 int inspect(const Options& options) {
@@ -119,8 +131,10 @@ int inspect(const Options& options) {
   }
   for (const auto* sources : {&sets.sources, &sets.ood}) {
     for (const data::SourceDocuments& source : *sources) {
-      for (const auto& [reason, count] : source.left_out)
+      for (const auto& [reason, count] : source.left_out) {
         std::printf("left out of %s: %lld %s\n", source.name.c_str(), static_cast<long long>(count), reason.c_str());
+        print_first(source.left_out_names.at(reason), count);
+      }
     }
   }
   std::printf("\nas the model sees it:\n");
@@ -131,8 +145,7 @@ int inspect(const Options& options) {
   std::printf("\n%zu suspects%s\n", suspects.size(), suspects.empty() ? "" : "; data.filters can leave them out");
   for (const data::Suspect& s : suspects) {
     std::printf("%-16s %s\n  %s: %s\n", s.source.c_str(), s.document.c_str(), s.kind.c_str(), s.detail.c_str());
-    for (size_t i = 0; i < s.places.size() && i < 5; ++i) std::printf("    %s\n", s.places[i].c_str());
-    if (s.places.size() > 5) std::printf("    and %zu more (--json lists them)\n", s.places.size() - 5);
+    print_first(s.places, static_cast<int64_t>(s.places.size()));
   }
   return 0;
 }

@@ -154,6 +154,7 @@ struct HeldOutConfig {
   double fraction = 0.05;
   std::string split = "groups";
   int64_t ngram = 13;
+  std::optional<double> max_overlap;
 
   template <class Visitor>
   void fields(Visitor& v) {
@@ -161,6 +162,9 @@ struct HeldOutConfig {
     v("split", split, one_of({"groups", "tail"}),
       "groups: whole near-duplicate groups of documents; tail: the end of each source");
     v("ngram", ngram, between(1, 100), "words in a run, by which the overlap of texts is measured");
+    v("max_overlap", max_overlap, between(0.0, 1.0),
+      "leave out documents of training of whose runs of words a larger share stands in held-out or out-of-distribution "
+      "text, e.g. 0.02; null: none");
   }
 };
 

@@ -3,11 +3,13 @@
 #include <cstdio>
 #include <iterator>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "engine/data/corpus_cache.h"
+#include "engine/data/decontaminate.h"
 #include "engine/data/manifest.h"
 #include "engine/data/overlap.h"
 #include "engine/data/tokenizer.h"
@@ -72,6 +74,7 @@ DocumentSets read_document_sets(const DataConfig& config, const std::string& bas
   sets.ood.assign(std::make_move_iterator(first_ood), std::make_move_iterator(sets.sources.end()));
   sets.sources.erase(first_ood, sets.sources.end());
   sets.splits = split_sources(std::move(sets.sources), config.held_out, seed);
+  if (config.held_out.max_overlap) decontaminate(sets, config.held_out);
   return sets;
 }
 
@@ -121,6 +124,13 @@ Corpus prepare_corpus(const DataConfig& config, const std::string& base_director
 }
 
 std::vector<std::string> Corpus::summary(int64_t ngram) const {
+  const nlohmann::json described = nlohmann::json::parse(manifest).at("sources");
+  const auto left_out = [&](const std::string& source) {
+    std::string text;
+    for (const auto& [reason, count] : described.at(source).at("left_out").items())
+      text += str(text.empty() ? ", left out: " : ", ", count.get<int64_t>(), " ", reason);
+    return text;
+  };
   std::vector<std::string> lines;
   for (const SourceSplit& source : sources) {
     char overlap[64] = "";
@@ -130,11 +140,11 @@ std::vector<std::string> Corpus::summary(int64_t ngram) const {
     }
     lines.push_back(str(source.train.name, ": ", source.train.num_documents + source.held_out.num_documents,
                         " documents, ", print_bytes(source.train.num_bytes), " to train, ",
-                        print_bytes(source.held_out.num_bytes), " held out", overlap));
+                        print_bytes(source.held_out.num_bytes), " held out", overlap, left_out(source.train.name)));
   }
   for (const TokenSet& set : ood) {
-    lines.push_back(
-        str(set.name, ": ", set.num_documents, " documents, ", print_bytes(set.num_bytes), ", out of distribution"));
+    lines.push_back(str(set.name, ": ", set.num_documents, " documents, ", print_bytes(set.num_bytes),
+                        ", out of distribution", left_out(set.name)));
   }
   return lines;
 }

@@ -54,8 +54,8 @@ struct DocumentSets {
   std::vector<SourceDocuments> ood;
 };
 
-// Reads, filters and splits everything `config` names. More text than `most_held` is kept in a file. Throws
-// Error(data).
+// Reads, filters, splits and decontaminates everything `config` names. More text than `most_held` is kept in a file.
+// Throws Error(data).
 DocumentSets read_document_sets(const DataConfig& config, const std::string& base_directory, uint64_t seed,
                                 int64_t most_held = INT64_MAX);
 

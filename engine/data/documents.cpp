@@ -13,6 +13,12 @@ int64_t SourceDocuments::bytes() const {
   return total;
 }
 
+void SourceDocuments::leave_out(const std::string& document, const std::string& reason) {
+  ++left_out[reason];
+  std::vector<std::string>& names = left_out_names[reason];
+  if (names.size() < kMostNamed) names.push_back(document);
+}
+
 std::string strip_leading_comment(const std::string& text) {
   size_t at = 0;
   auto line_end = [&](size_t from) { return std::min(text.find('\n', from), text.size() - 1) + 1; };

@@ -50,13 +50,17 @@ struct FileFacts {
   std::string sha256;
 };
 
+inline constexpr size_t kMostNamed = 1000;
+
 struct SourceDocuments {
   std::string name;
-  std::vector<Document> documents;             // in order
-  std::map<std::string, int64_t> left_out;     // documents by reason
-  std::map<std::string, FileFacts> files;      // by path: all that were read
-  std::map<std::string, std::string> no_text;  // what could not be used as text, and why
+  std::vector<Document> documents;                                      // in order
+  std::map<std::string, int64_t> left_out;                              // documents by reason
+  std::map<std::string, FileFacts> files;                               // by path: all that were read
+  std::map<std::string, std::string> no_text;                           // what could not be used as text, and why
+  std::map<std::string, std::vector<std::string>> left_out_names = {};  // by reason, the first kMostNamed of each
   int64_t bytes() const;
+  void leave_out(const std::string& document, const std::string& reason);
 };
 
 // Where texts go when memory is short.

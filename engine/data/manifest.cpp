@@ -64,16 +64,19 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
   if (config.filters.unlike_source != "keep") filters["unlike_source"] = config.filters.unlike_source;
   if (!config.filters.containing.empty()) filters["containing"] = config.filters.containing;
   state_->ngram = config.held_out.ngram;
-  state_->root = {
-      {"version", 1},
-      {"tokenizer", "bytes"},
-      {"end_of_document_token", vocab_size > 256},
-      {"filters", filters},
-      {"held_out",
-       {{"fraction", config.held_out.fraction}, {"split", config.held_out.split}, {"ngram", config.held_out.ngram}}},
-      {"sources", Json::object()},
-      {"packages", Json::object()},
-      {"files", Json::array()}};
+  const std::optional<double> max_overlap = config.held_out.max_overlap;
+  state_->root = {{"version", 1},
+                  {"tokenizer", "bytes"},
+                  {"end_of_document_token", vocab_size > 256},
+                  {"filters", filters},
+                  {"held_out",
+                   {{"fraction", config.held_out.fraction},
+                    {"split", config.held_out.split},
+                    {"ngram", config.held_out.ngram},
+                    {"max_overlap", max_overlap ? Json(*max_overlap) : Json()}}},
+                  {"sources", Json::object()},
+                  {"packages", Json::object()},
+                  {"files", Json::array()}};
 }
 
 ManifestWriter::~ManifestWriter() = default;
@@ -101,7 +104,9 @@ void ManifestWriter::add(const SourceDocuments& source, const std::string& set,
 }
 
 void ManifestWriter::add_left_out(const SourceDocuments& source) {
-  state_->root["sources"][source.name]["left_out"] = source.left_out.empty() ? Json::object() : Json(source.left_out);
+  Json& json = state_->root["sources"][source.name];
+  json["left_out"] = source.left_out.empty() ? Json::object() : Json(source.left_out);
+  if (!source.left_out_names.empty()) json["left_out_names"] = source.left_out_names;
 }
 
 void ManifestWriter::add_overlap(const std::string& source, double overlap) {

@@ -163,7 +163,7 @@ class SourceReader {
   }
 
   void leave_out(const std::string& name, const std::string& reason) {
-    if (source_.left_out[reason]++ == 0) first_left_out_[reason] = name;
+    source_.leave_out(name, reason);
     if (reason == kNotText || reason == "unreadable" || reason.starts_with("damaged")) source_.no_text[name] = reason;
   }
 
@@ -250,7 +250,7 @@ class SourceReader {
     std::string reasons;
     for (const auto& [reason, count] : source_.left_out)
       reasons += str(reasons.empty() ? "" : ", ", count, " ", reason,
-                     count == 1 ? " (" : " (the first: ", first_left_out_.at(reason), ")");
+                     count == 1 ? " (" : " (the first: ", source_.left_out_names.at(reason)[0], ")");
     throw Error(ExitCode::data, str("source \"", config_.name,
                                     "\" has no document left: ", reasons.empty() ? "its files hold none" : reasons,
                                     "; change data.filters or the source's files"));
@@ -264,9 +264,8 @@ class SourceReader {
   SeenTexts& seen_;
   TextKeeper& keeper_;
   SourceDocuments source_;
-  std::map<std::string, std::string> first_left_out_;  // by reason
-  std::vector<Entry> entries_;                         // of all documents so far
-  std::vector<size_t> with_text_;                      // those whose text is held
+  std::vector<Entry> entries_;     // of all documents so far
+  std::vector<size_t> with_text_;  // those whose text is held
   int64_t held_bytes_ = 0;
 };
 

@@ -72,6 +72,7 @@ const std::map<std::string, ChangeKind>& kinds() {
       {"data.held_out.fraction", free},
       {"data.held_out.split", free},
       {"data.held_out.ngram", free},
+      {"data.held_out.max_overlap", free},
       {"data.filters.max_digit_fraction", free},
       {"data.filters.min_bytes", free},
       {"data.filters.dedup", free},

@@ -79,7 +79,12 @@ def test_planted(directory):
     assert overlap["documents"][0]["overlap"] > 0.8 and overlap["documents"][0]["most_like"] == "text/0007.txt"
     other = run("data", "overlap", config, f"{directory}/text/0007.txt", "held_out:s")
     assert other["overlap"] > 0.8, other
+    clean = run("data", "inspect", config, "--set", "data.held_out.max_overlap=0.02")
+    reason = "more overlap with evaluation text than held_out.max_overlap"
+    assert clean["left_out"]["s"][reason] == 1 and clean["left_out_names"]["s"][reason] == ["text/0007.txt"], clean["left_out"]
+    assert not [s for s in clean["suspects"] if s["kind"] == "near-duplicate of training"], clean["suspects"]
     text = subprocess.run([SWITCHYARD, "data", "inspect", config], capture_output=True, text=True).stdout
+    assert "left out of s: 1 not UTF-8 text\n    text/binary.dat\n" in text, text
     assert "text/repeated.txt" in text and "as the model sees it" in text, text
 
 

@@ -110,6 +110,8 @@ TEST_CASE("config: each mistake gives its place and what to do") {
       {replaced("[ { \"name\"", "{ \"name\""), "not valid JSON"},
       {replaced("\"data\": {", "\"data\": { \"held_out\": { \"ngram\": 0 },"),
        "data.held_out.ngram is 0 but must be an integer from 1 to 100"},
+      {replaced("\"data\": {", "\"data\": { \"held_out\": { \"max_overlap\": 2 },"),
+       "data.held_out.max_overlap is 2 but must be a number from 0 to 1"},
       {replaced("\"stop\": { \"steps\": \"100 steps\" }", "\"stop\": { \"time\": \"10 min\" }"), "needs a length"},
       {replaced("\"100 steps\"", "\"10 parsecs\""), "train.stop.steps is \"10 parsecs\""},
       {replaced("\"100 steps\" }", "1 } , \"upcycle\": { \"noise\": -1 }"), "train.upcycle.noise is -1"},
