@@ -1,10 +1,10 @@
 #include "attention/attention_layer.h"
 
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/core/transfer.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
 
@@ -16,10 +16,14 @@ using engine::nn::Init;
 using engine::nn::ParameterSpec;
 using engine::nn::Pass;
 
-RopeTables::RopeTables(const ModelConfig& config)
-    : cos_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}),
-      sin_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}) {
-  engine::ops::rope_tables(cos_PC, sin_PC, config.rope_theta);
+RopeTables::RopeTables(const ModelConfig& config, engine::Device device)
+    : cos_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}, device),
+      sin_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}, device) {
+  engine::OwnedTensor cos(DType::f32, {cos_PC.view.rows(), cos_PC.view.columns()});
+  engine::OwnedTensor sin(DType::f32, {cos_PC.view.rows(), cos_PC.view.columns()});
+  engine::ops::rope_tables(cos, sin, config.rope_theta);
+  engine::copy(cos_PC, cos);
+  engine::copy(sin_PC, sin);
 }
 
 namespace {
@@ -49,6 +53,7 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, int64_t layer, engine:
       eps_(static_cast<float>(config.rms_norm_eps)),
       interleave_(config.rope_interleave),
       tables_(std::move(tables)),
+      device_(store.device()),
       q_proj_(store, projection(config, layer, "q_proj.weight", num_heads_ * head_dim_, config.hidden_size, 1),
               config.attention_bias),
       k_proj_(store, projection(config, layer, "k_proj.weight", num_kv_heads_ * head_dim_, config.hidden_size, 1),
@@ -95,14 +100,14 @@ namespace {
 // [T, heads * C] seen as [T * groups, width / groups]
 template <class AnyTensor>
 AnyTensor per_group(const AnyTensor& x, int64_t groups) {
-  return AnyTensor(x.data, x.dtype, {x.rows() * groups, x.columns() / groups});
+  return AnyTensor(x.data, x.dtype, {x.rows() * groups, x.columns() / groups}, x.device);
 }
 
 }  // namespace
 
 void AttentionLayer::normalize(const Pass& pass, const QkNorm& norm, Tensor x_TD) {
   Tensor input = pass.arena->view(norm.input, x_TD.rows());
-  std::memcpy(input.data, x_TD.data, static_cast<size_t>(x_TD.num_elements() * 4));
+  engine::copy(input, x_TD);
   engine::ops::rms_norm_forward({.y_TD = per_group(x_TD, norm.groups),
                                  .rstd_T = pass.arena->view(norm.rstd, x_TD.rows() * norm.groups),
                                  .x_TD = per_group(input, norm.groups),
@@ -227,21 +232,22 @@ void AttentionLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy
 
 void AttentionLayer::reserve_keys(int64_t num_sequences, int64_t capacity) {
   capacity_ = capacity;
-  kept_keys_.emplace(DType::f32, std::initializer_list<int64_t>{num_sequences * capacity, num_kv_heads_ * head_dim_});
-  kept_values_.emplace(DType::f32, std::initializer_list<int64_t>{num_sequences * capacity, num_kv_heads_ * head_dim_});
+  const std::initializer_list<int64_t> dims = {num_sequences * capacity, num_kv_heads_ * head_dim_};
+  kept_keys_.emplace(DType::f32, dims, device_);
+  kept_values_.emplace(DType::f32, dims, device_);
 }
 
 void AttentionLayer::append_keys(const Pass& pass, ConstTensor k_TGC, ConstTensor v_TGC) {
   ENSURE(kept_keys_, "no room for keys was reserved");
-  const int64_t width = k_TGC.columns(), bytes = pass.seq_len * width * 4;
+  const int64_t S = pass.seq_len;
   for (int64_t b = 0; b < pass.num_sequences; ++b) {
     const engine::nn::KeptSequence& kept = pass.kept[b];
     ENSURE((kept.slot + 1) * capacity_ <= kept_keys_->view.rows(), "no room for the keys of sequence ", kept.slot);
     ENSURE(kept.position + pass.seq_len <= capacity_, "position ", kept.position + pass.seq_len,
            " is beyond the room for ", capacity_, " keys");
-    const int64_t to = (kept.slot * capacity_ + kept.position) * width, from = b * pass.seq_len * width;
-    std::memcpy(kept_keys_->view.f32() + to, k_TGC.f32() + from, static_cast<size_t>(bytes));
-    std::memcpy(kept_values_->view.f32() + to, v_TGC.f32() + from, static_cast<size_t>(bytes));
+    const int64_t to = kept.slot * capacity_ + kept.position;
+    engine::copy(kept_keys_->view.slice_rows(to, S), k_TGC.slice_rows(b * S, S));
+    engine::copy(kept_values_->view.slice_rows(to, S), v_TGC.slice_rows(b * S, S));
   }
 }
 

@@ -20,7 +20,7 @@ using engine::Tensor;
 
 // Cosines and sines of every position, shared by all layers.
 struct RopeTables {
-  explicit RopeTables(const engine::ModelConfig& config);
+  explicit RopeTables(const engine::ModelConfig& config, engine::Device device = engine::Device::cpu);
   engine::OwnedTensor cos_PC, sin_PC;
 };
 
@@ -57,6 +57,7 @@ class AttentionLayer : public engine::nn::Layer {
   float scale_, eps_;
   bool interleave_;
   std::shared_ptr<const RopeTables> tables_;
+  engine::Device device_;
   engine::nn::Linear q_proj_, k_proj_, v_proj_, o_proj_;
   std::optional<QkNorm> q_norm_, k_norm_;
   Slot q_, k_, v_, o_, lse_, dq_, dk_, dv_, do_;

@@ -9,36 +9,6 @@ using engine::nn::Pass;
 
 namespace {
 
-// Adds rows [begin, end) to counts and probability sums, token by token.
-struct RowSums {
-  std::span<int64_t> tokens_per_expert;
-  std::span<double> probability_sums;
-};
-
-void add_rows(RowSums sums, const ConstTensor& scores_TE, const ConstTensor& topk_idx_TK, bool divide, int64_t begin,
-              int64_t end) {
-  const int64_t E = scores_TE.columns(), K = topk_idx_TK.columns();
-  for (int64_t t = begin; t < end; ++t) {
-    const int32_t* idx = topk_idx_TK.i32() + t * K;
-    if (idx[0] < 0) continue;
-    const float* scores = scores_TE.f32() + t * E;
-    for (int64_t k = 0; k < K; ++k) ++sums.tokens_per_expert[static_cast<size_t>(idx[k])];
-    float total = 1.0f;
-    if (divide) {  // sigmoid scores become shares, as router_backward has them
-      total = 1e-20f;
-      for (int64_t e = 0; e < E; ++e) total = total + scores[e];
-    }
-    for (int64_t e = 0; e < E; ++e)
-      sums.probability_sums[static_cast<size_t>(e)] += static_cast<double>(scores[e] / total);
-  }
-}
-
-int64_t counted_rows(const ConstTensor& topk_idx_TK, int64_t begin, int64_t end) {
-  int64_t count = 0;
-  for (int64_t t = begin; t < end; ++t) count += topk_idx_TK.i32()[t * topk_idx_TK.columns()] >= 0 ? 1 : 0;
-  return count;
-}
-
 template <class T>
 std::span<T> part(std::vector<T>& values, int64_t index, int64_t size) {
   return {values.data() + index * size, static_cast<size_t>(size)};
@@ -46,45 +16,61 @@ std::span<T> part(std::vector<T>& values, int64_t index, int64_t size) {
 
 }  // namespace
 
+RoutingSums MoeLayer::routing_of(const Pass& pass) const {
+  const int64_t T = pass.num_rows();
+  return {.scores_TE = pass.arena->view(scores_, T),
+          .topk_idx_TK = pass.arena->view(topk_idx_, T),
+          .topk_weights_TK = pass.arena->view(topk_weights_, T),
+          .lse_T = pass.arena->view(lse_, T),
+          .entropy_T = pass.arena->view(entropy_, T),
+          .divide = options_.scores == ScoreFunction::sigmoid};
+}
+
 void MoeLayer::record(const Pass& pass) {
-  const int64_t T = pass.num_rows(), E = num_experts_;
-  const ConstTensor scores_TE = pass.arena->view(scores_, T), topk_idx_TK = pass.arena->view(topk_idx_, T);
-  const ConstTensor topk_weights_TK = pass.arena->view(topk_weights_, T);
-  const float *lse_T = pass.arena->view(lse_, T).f32(), *entropy_T = pass.arena->view(entropy_, T).f32();
-  const bool divide = options_.scores == ScoreFunction::sigmoid;
-  const bool by_sequence = config_.aux_loss_scope == "sequence";
-  range_offsets_.assign(1, 0);
-  range_counts_.clear();
-  sequence_counts_.clear();
-  for (int64_t i = 0; i < pass.granules.count; ++i) {
-    const int64_t g = pass.granule_numbers[i], begin = pass.granules.offsets[i], end = pass.granules.offsets[i + 1];
-    const size_t at = static_cast<size_t>(g);
-    const RowSums sums{part(statistics_.tokens_per_expert_GE, g, E), part(statistics_.probability_sums_GE, g, E)};
-    add_rows(sums, scores_TE, topk_idx_TK, divide, begin, end);
-    statistics_.counted_G[at] += counted_rows(topk_idx_TK, begin, end);
-    for (int64_t t = begin; t < end; ++t) {
-      if (topk_idx_TK.i32()[t * slots_] < 0) continue;
-      statistics_.z_sums_G[at] += static_cast<double>(lse_T[t]) * static_cast<double>(lse_T[t]);
-      statistics_.entropy_sums_G[at] += static_cast<double>(entropy_T[t]);
-      statistics_.first_weight_sums_G[at] += static_cast<double>(topk_weights_TK.f32()[t * slots_]);
+  const size_t count = static_cast<size_t>(pass.granules.count);
+  const size_t width = static_cast<size_t>(routing_sums_width(num_experts_));
+  RoutingSums routing = routing_of(pass);
+  routing_sums_.assign(count * width, 0.0);
+  for (size_t i = 0; i < count; ++i) statistics_.put(pass.granule_numbers[i], {&routing_sums_[i * width], width});
+  routing.sums = routing_sums_.data();
+  routing.offsets = pass.granules.offsets;
+  routing.count = pass.granules.count;
+  routing_sums(routing);
+  for (size_t i = 0; i < count; ++i) statistics_.take(pass.granule_numbers[i], {&routing_sums_[i * width], width});
+  range_offsets_.assign(pass.granules.offsets, pass.granules.offsets + count + 1);
+  if (config_.aux_loss_scope == "sequence") {
+    record_sequences(pass, routing);
+  } else if (config_.aux_loss_kind == "hf") {
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t g = pass.granule_numbers[i];
+      shared_.pool.add(g, part(statistics_.tokens_per_expert_GE, g, num_experts_),
+                       part(statistics_.probability_sums_GE, g, num_experts_),
+                       statistics_.counted_G[static_cast<size_t>(g)]);
     }
-    if (!by_sequence) {
-      range_offsets_.push_back(end);
-      if (config_.aux_loss_kind == "hf") {
-        shared_.pool.add(g, sums.tokens_per_expert, sums.probability_sums, statistics_.counted_G[at]);
-      }
-      continue;
-    }
-    for (int64_t row = begin; row < end; row += pass.seq_len) {
-      const size_t first = sequence_counts_.size();
-      sequence_counts_.resize(first + static_cast<size_t>(E), 0);
-      sequence_sums_.assign(static_cast<size_t>(E), 0.0);
-      const std::span<int64_t> counts{sequence_counts_.data() + first, static_cast<size_t>(E)};
-      add_rows({counts, sequence_sums_}, scores_TE, topk_idx_TK, divide, row, row + pass.seq_len);
-      range_counts_.push_back(counted_rows(topk_idx_TK, row, row + pass.seq_len));
-      range_offsets_.push_back(row + pass.seq_len);
-      statistics_.aux_sums_G[at] += switch_loss(counts, sequence_sums_, range_counts_.back());
-    }
+  }
+}
+
+// Balance is measured on each sequence: the ranges are the sequences, and a granule's loss is the sum of theirs.
+void MoeLayer::record_sequences(const Pass& pass, RoutingSums routing) {
+  const int64_t E = num_experts_;
+  const size_t count = static_cast<size_t>(pass.num_sequences), width = static_cast<size_t>(routing_sums_width(E));
+  range_offsets_.resize(count + 1);
+  for (size_t i = 0; i <= count; ++i) range_offsets_[i] = static_cast<int64_t>(i) * pass.seq_len;
+  routing_sums_.assign(count * width, 0.0);
+  routing.sums = routing_sums_.data();
+  routing.offsets = range_offsets_.data();
+  routing.count = pass.num_sequences;
+  routing_sums(routing);
+  range_counts_.resize(count);
+  sequence_counts_.resize(count * static_cast<size_t>(E));
+  for (size_t i = 0, granule = 0; i < count; ++i) {
+    while (range_offsets_[i + 1] > pass.granules.offsets[granule + 1]) ++granule;
+    double* sums = &routing_sums_[i * width];
+    const std::span<int64_t> counts = part(sequence_counts_, static_cast<int64_t>(i), E);
+    for (size_t e = 0; e < counts.size(); ++e) counts[e] = static_cast<int64_t>(sums[static_cast<size_t>(E) + e]);
+    range_counts_[i] = static_cast<int64_t>(sums[2 * E + kCounted]);
+    statistics_.aux_sums_G[static_cast<size_t>(pass.granule_numbers[granule])] +=
+        switch_loss(counts, {sums, static_cast<size_t>(E)}, range_counts_[i]);
   }
 }
 

@@ -4,7 +4,9 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "moe/expert_order.h"
 
 namespace moe {
 
@@ -28,8 +30,14 @@ void RowOrder::finish(std::vector<int64_t>& places) {
   }
 }
 
-DispatchPlan::DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks)
-    : ep_(ep), slots_(slots), chunks_(ep.size() == 1 ? 1 : chunks), rank_of_expert_(std::move(rank_of_expert)) {
+DispatchPlan::DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks,
+                           engine::Device device)
+    : ep_(ep),
+      slots_(slots),
+      chunks_(ep.size() == 1 ? 1 : chunks),
+      rank_of_expert_(std::move(rank_of_expert)),
+      device_(device) {
+  ENSURE(device == engine::Device::cpu || ep.size() == 1, "experts are not spread over GPUs yet");
   std::vector<int32_t> experts_of(static_cast<size_t>(ep.size()));
   for (int32_t rank : rank_of_expert_) local_expert_.push_back(experts_of[static_cast<size_t>(rank)]++);
   num_local_experts_ = experts_of[static_cast<size_t>(ep.rank())];
@@ -52,9 +60,16 @@ int64_t DispatchPlan::chunk_of(int64_t local_expert, int64_t num_local) const {
 }
 
 void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
+  if (device_ == engine::Device::cuda) {
+    for (engine::Buffer* list : {&tokens_device_, &pairs_device_, &rows_device_}) {
+      *list = engine::Buffer(max_rows * slots_ * 4, device_);
+    }
+    offsets_device_ = engine::Buffer((num_local_experts_ + 1) * 8, device_);
+    return;
+  }
   const int64_t sent = max_rows * std::min<int64_t>(slots_, ep_.size());
   home_rows_TK_.reserve(static_cast<size_t>(max_rows * slots_));
-  for (std::vector<int32_t>* list : {&row_tokens_R_, &row_slots_R_, &return_order_, &received_chunks_}) {
+  for (std::vector<int32_t>* list : {&row_tokens_R_, &row_pairs_R_, &return_order_, &received_chunks_}) {
     list->reserve(static_cast<size_t>(expected));
   }
   for (std::vector<int32_t>* list : {&sent_tokens_, &tokens_by_rank_, &chunks_by_rank_}) {
@@ -65,7 +80,37 @@ void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
   if (ep_.size() > 1) rows_MK_.reserve(static_cast<size_t>(expected * slots_));
 }
 
+void DispatchPlan::order_on_device(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
+  const auto list = [](const engine::Buffer& buffer) { return reinterpret_cast<int32_t*>(buffer.data()); };
+  const int64_t one_range[2] = {0, topk_idx_TK.rows()};
+  const int64_t G = num_granules_ = std::max<int64_t>(1, pass.granules.count), E = num_local_experts_;
+  const int64_t bytes = E * (G + 1) * 8;
+  if (starts_device_.bytes() < bytes) starts_device_ = engine::Buffer(bytes, device_);
+  auto* offsets = reinterpret_cast<int64_t*>(offsets_device_.data());
+  auto* starts = reinterpret_cast<int64_t*>(starts_device_.data());
+  expert_order({.tokens_N = list(tokens_device_),
+                .slots_N = list(pairs_device_),
+                .rows_TK = list(rows_device_),
+                .offsets = offsets,
+                .topk_idx_TK = topk_idx_TK,
+                .num_experts = E});
+  granule_starts({.starts = starts,
+                  .tokens_N = list(tokens_device_),
+                  .offsets = offsets,
+                  .granules = pass.granules.count > 0 ? pass.granules.offsets : one_range,
+                  .num_granules = G,
+                  .num_experts = E,
+                  .device = device_});
+  granule_offsets_.resize(static_cast<size_t>(E * (G + 1)));
+  engine::copy_to_host(granule_offsets_.data(), starts, bytes);
+  offsets_e_.resize(static_cast<size_t>(E + 1));
+  for (int64_t e = 0; e < E; ++e)
+    offsets_e_[static_cast<size_t>(e)] = granule_offsets_[static_cast<size_t>(e * (G + 1))];
+  offsets_e_.back() = granule_offsets_.back();
+}
+
 void DispatchPlan::route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
+  if (device_ == engine::Device::cuda) return order_on_device(pass, topk_idx_TK);
   list_sent(topk_idx_TK, pass);
   exchange(std::max<int64_t>(1, pass.granules.count));
   sort_received();
@@ -198,7 +243,7 @@ void DispatchPlan::sort_received() {
     }
   }
   offsets_e_.back() = next;
-  for (std::vector<int32_t>* list : {&row_tokens_R_, &row_slots_R_, &return_order_}) {
+  for (std::vector<int32_t>* list : {&row_tokens_R_, &row_pairs_R_, &return_order_}) {
     list->resize(static_cast<size_t>(next));
   }
   if (ranks > 1) rows_MK_.assign(static_cast<size_t>(M * slots_), -1);
@@ -210,7 +255,7 @@ void DispatchPlan::sort_received() {
     }
     const int64_t row = offset(e, g + 1)++;
     row_tokens_R_[static_cast<size_t>(row)] = static_cast<int32_t>(place);
-    row_slots_R_[static_cast<size_t>(row)] = static_cast<int32_t>(k);
+    row_pairs_R_[static_cast<size_t>(row)] = static_cast<int32_t>(place * slots_ + k);
     int64_t& back = pair_places_[static_cast<size_t>(chunk_of_local_[static_cast<size_t>(e)] * ranks + rank)];
     return_order_[static_cast<size_t>(back++)] = static_cast<int32_t>(row);
     if (ranks > 1) rows_MK_[static_cast<size_t>(place * slots_ + k)] = static_cast<int32_t>(row);
@@ -220,7 +265,11 @@ void DispatchPlan::sort_received() {
   for (int32_t& row : home_rows_TK_) {
     if (row >= 0) row = return_order_[static_cast<size_t>(row)];
   }
-  for (int32_t& token : row_tokens_R_) token = sent_tokens_[static_cast<size_t>(token)];
+  for (size_t r = 0; r < row_tokens_R_.size(); ++r) {
+    const int32_t token = sent_tokens_[static_cast<size_t>(row_tokens_R_[r])];
+    row_pairs_R_[r] += (token - row_tokens_R_[r]) * static_cast<int32_t>(slots_);
+    row_tokens_R_[r] = token;
+  }
 }
 
 }  // namespace moe

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/group.h"
+#include "engine/core/growing_buffer.h"
 #include "engine/core/tensor.h"
 #include "engine/nn/layer.h"
 
@@ -34,7 +35,9 @@ struct RowOrder {
 class DispatchPlan {
  public:
   // rank_of_expert: the rank of ep that holds each expert.
-  DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks);
+  // Lists of rows are on the device; on a GPU `ep` has one rank.
+  DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks,
+               engine::Device device = engine::Device::cpu);
 
   // Memory for passes of max_rows rows on every rank that give this rank up to `expected` rows.
   void reserve(int64_t max_rows, int64_t expected);
@@ -50,7 +53,9 @@ class DispatchPlan {
   const RowOrder& sent() const { return sent_; }  // (token, rank)
   const RowOrder& home() const { return home_; }  // (token, slot) that come back
   const int32_t* sent_tokens() const { return sent_tokens_.data(); }
-  const int32_t* home_rows_TK() const { return home_rows_TK_.data(); }  // -1: dropped; on one rank the expert's row
+  const int32_t* home_rows_TK() const {
+    return on_device(rows_device_, home_rows_TK_);
+  }  // -1: dropped; on one rank the expert's row
   // Expert side; rows are sorted by expert, then granule, then token.
   const RowOrder& received() const { return received_; }                           // tokens
   const RowOrder& returned() const { return returned_; }                           // (token, slot) that go back
@@ -58,12 +63,19 @@ class DispatchPlan {
   int64_t num_granules() const { return num_granules_; }                           // of all ranks in this pass
   const int64_t* offsets() const { return offsets_e_.data(); }                     // [e + 1]
   const int64_t* granule_offsets() const { return granule_offsets_.data(); }       // [e * (num_granules() + 1)]
-  const int32_t* row_tokens_R() const { return row_tokens_R_.data(); }  // received token; on one rank its own
-  const int32_t* row_slots_R() const { return row_slots_R_.data(); }
+  const int32_t* row_tokens_R() const {
+    return on_device(tokens_device_, row_tokens_R_);
+  }  // received; on one rank its own
+  const int32_t* row_pairs_R() const { return on_device(pairs_device_, row_pairs_R_); }  // that token * K + slot
   const int32_t* return_order() const { return return_order_.data(); }  // rows in the order they go back
   const int32_t* rows_MK() const { return rows_MK_.data(); }            // of each received token's slots; -1: not here
 
  private:
+  // The plan of one rank on a GPU, where the choices are: only the numbers of rows come to the host.
+  void order_on_device(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+  const int32_t* on_device(const engine::Buffer& there, const std::vector<int32_t>& here) const {
+    return device_ == engine::Device::cuda ? reinterpret_cast<const int32_t*>(there.data()) : here.data();
+  }
   void list_sent(engine::ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
   void exchange(int64_t granules);
   void sort_received();
@@ -84,10 +96,13 @@ class DispatchPlan {
   std::vector<int64_t> rows_sent_, rows_received_;      // of that, per rank
   std::vector<int64_t> counts_sent_, counts_received_;  // per rank: tokens, granules
   std::vector<int64_t> granule_bases_;
-  std::vector<int32_t> row_tokens_R_, row_slots_R_, return_order_, rows_MK_;
+  std::vector<int32_t> row_tokens_R_, row_pairs_R_, return_order_, rows_MK_;
   std::vector<int32_t> received_chunks_;
   std::vector<int64_t> offsets_e_, granule_offsets_;
   int64_t num_granules_ = 0;
+
+  engine::Device device_;
+  engine::Buffer tokens_device_, pairs_device_, rows_device_, offsets_device_, starts_device_;
 };
 
 }  // namespace moe

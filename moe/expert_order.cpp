@@ -8,4 +8,8 @@ void expert_order(const ExpertOrder& a) {
   DISPATCH(a.topk_idx_TK.device, expert_order, a);
 }
 
+void granule_starts(const GranuleStarts& a) {
+  DISPATCH(a.device, granule_starts, a);
+}
+
 }  // namespace moe

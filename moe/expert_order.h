@@ -21,6 +21,19 @@ struct ExpertOrder {
 };
 void expert_order(const ExpertOrder& a);
 
-KERNEL(void expert_order(const ExpertOrder&))
+// Where each granule's rows begin within an expert's: starts[e * (G + 1) + g] is the first row of expert e whose token
+// is at or behind granules[g], and starts[e * (G + 1) + G] the end of its rows. Overwritten.
+struct GranuleStarts {
+  int64_t* starts = nullptr;          // [E * (G + 1)]
+  const int32_t* tokens_N = nullptr;  // of expert_order
+  const int64_t* offsets = nullptr;   // [E + 1] of expert_order
+  const int64_t* granules = nullptr;  // [G + 1] rows of the pass, in host memory on every device
+  int64_t num_granules = 0;           // G
+  int64_t num_experts = 0;            // E
+  engine::Device device = engine::Device::cpu;
+};
+void granule_starts(const GranuleStarts& a);
+
+KERNEL(void expert_order(const ExpertOrder&); void granule_starts(const GranuleStarts&))
 
 }  // namespace moe

@@ -22,4 +22,16 @@ void expert_order(const ExpertOrder& a) {
   }
 }
 
+void granule_starts(const GranuleStarts& a) {
+  const int64_t G = a.num_granules;
+  for (int64_t e = 0; e < a.num_experts; ++e) {
+    int64_t row = a.offsets[e];
+    for (int64_t g = 0; g < G; ++g) {
+      while (row < a.offsets[e + 1] && a.tokens_N[row] < a.granules[g]) ++row;
+      a.starts[e * (G + 1) + g] = row;
+    }
+    a.starts[e * (G + 1) + G] = a.offsets[e + 1];
+  }
+}
+
 }  // namespace moe::SIMD_TARGET

@@ -47,6 +47,25 @@ __global__ void offsets_kernel(int64_t* offsets, const int32_t* sorted_keys, int
   offsets[e] = begin;
 }
 
+// A thread for each expert and granule: binary search in the expert's tokens.
+__global__ void starts_kernel(int64_t* starts, const int32_t* tokens, const int64_t* offsets, const int64_t* granules,
+                              int64_t num_granules, int64_t count) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const int64_t e = i / (num_granules + 1), g = i % (num_granules + 1);
+  int64_t begin = offsets[e], end = offsets[e + 1];
+  if (g == num_granules) begin = end;
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (tokens[middle] < granules[g]) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  starts[i] = begin;
+}
+
 }  // namespace
 
 void expert_order(const ExpertOrder& a) {
@@ -68,6 +87,14 @@ void expert_order(const ExpertOrder& a) {
   launch(rows_kernel, blocks, kThreads, 0, device_stream(), a.tokens_N, a.slots_N, a.rows_TK, sorted_keys, sorted_slots,
          count, a.topk_idx_TK.columns(), static_cast<int32_t>(E));
   launch(offsets_kernel, blocks_for(E + 1, kThreads), kThreads, 0, device_stream(), a.offsets, sorted_keys, count, E);
+}
+
+void granule_starts(const GranuleStarts& a) {
+  const int64_t count = a.num_experts * (a.num_granules + 1);
+  auto* granules = static_cast<int64_t*>(engine::device_scratch((a.num_granules + 1) * 8));
+  engine::copy_to_device(granules, a.granules, (a.num_granules + 1) * 8);
+  launch(starts_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), a.starts, a.tokens_N, a.offsets,
+         granules, a.num_granules, count);
 }
 
 }  // namespace moe::cuda

@@ -12,7 +12,14 @@ namespace ops = engine::ops;
 
 Experts::Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
                  const std::vector<int64_t>& experts)
-    : store_(store), hidden_size_(config.hidden_size), width_(config.moe_intermediate_size) {
+    : store_(store),
+      hidden_size_(config.hidden_size),
+      width_(config.moe_intermediate_size),
+      input_(store.device()),
+      gate_(store.device()),
+      up_(store.device()),
+      activation_(store.device()),
+      output_(store.device()) {
   const double deviation = config.initializer_range;
   const double down = deviation / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
   for (int64_t e : experts) {

@@ -15,6 +15,9 @@ namespace moe {
 
 // Gradients of rows, shared by all layers: only one is in its backward at a time.
 struct ExpertWorkspace {
+  explicit ExpertWorkspace(engine::Device device = engine::Device::cpu)
+      : dexpert_out(device), dactivation(device), dexpert_in(device) {}
+
   engine::GrowingBuffer dexpert_out, dactivation, dexpert_in;
   int64_t bytes() const { return dexpert_out.bytes() + dactivation.bytes() + dexpert_in.bytes(); }
 };

@@ -6,7 +6,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
+
+#include "moe/routing_sums.h"
 
 namespace moe {
 
@@ -26,6 +29,30 @@ struct LoadStatistics {
     each_count([](std::vector<int64_t>& counts) { std::fill(counts.begin(), counts.end(), 0); });
     each_sum([](std::vector<double>& sums) { std::fill(sums.begin(), sums.end(), 0.0); });
     rows = 0;
+  }
+
+  // A granule's sums in the layout of routing_sums.h, there and back.
+  void put(int64_t granule, std::span<double> sums) const {
+    const size_t g = static_cast<size_t>(granule), E = static_cast<size_t>(num_experts);
+    for (size_t e = 0; e < E; ++e) {
+      sums[e] = probability_sums_GE[g * E + e];
+      sums[E + e] = static_cast<double>(tokens_per_expert_GE[g * E + e]);
+    }
+    sums[2 * E + kCounted] = static_cast<double>(counted_G[g]);
+    sums[2 * E + kSquaredLse] = z_sums_G[g];
+    sums[2 * E + kEntropy] = entropy_sums_G[g];
+    sums[2 * E + kFirstWeight] = first_weight_sums_G[g];
+  }
+  void take(int64_t granule, std::span<const double> sums) {
+    const size_t g = static_cast<size_t>(granule), E = static_cast<size_t>(num_experts);
+    for (size_t e = 0; e < E; ++e) {
+      probability_sums_GE[g * E + e] = sums[e];
+      tokens_per_expert_GE[g * E + e] = static_cast<int64_t>(sums[E + e]);
+    }
+    counted_G[g] = static_cast<int64_t>(sums[2 * E + kCounted]);
+    z_sums_G[g] = sums[2 * E + kSquaredLse];
+    entropy_sums_G[g] = sums[2 * E + kEntropy];
+    first_weight_sums_G[g] = sums[2 * E + kFirstWeight];
   }
 
   // What ranks add up.

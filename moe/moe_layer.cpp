@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "engine/ops/residual_add.h"
 #include "engine/ops/sigmoid_gate.h"
 
@@ -74,10 +74,14 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
                     .deviation = kRouterDeviation,
                     .layer = layer}),
       dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size,
-                  shared.placement.layer(index_, config.num_experts, ep.size()), shared.overlap_chunks),
+                  shared.placement.layer(index_, config.num_experts, ep.size()), shared.overlap_chunks, store.device()),
       experts_(config, layer, store,
                experts_on_rank(shared.placement.layer(index_, config.num_experts, ep.size()), ep.rank())),
-      statistics_(shared.granules_per_step, config.num_experts) {
+      statistics_(shared.granules_per_step, config.num_experts),
+      offsets_there_(store.device()),
+      dprobabilities_there_(store.device()),
+      z_factors_there_(store.device()),
+      bias_there_(store.device()) {
   if (config.n_shared_experts > 0) {
     const double down = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
     shared_expert_ = std::make_unique<engine::nn::DenseFfn>(
@@ -154,17 +158,19 @@ int64_t MoeLayer::experts_used() const {
 void MoeLayer::jitter_input(const Pass& pass, ConstTensor x_TD, Tensor routed_TD) const {
   const uint64_t key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_));
   const float width = static_cast<float>(config_.jitter);
+  const engine::HostCopy from(x_TD);
+  engine::HostEdit to(routed_TD, engine::HostEdit::From::zeros);
   engine::parallel_ranges(pass.num_rows(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t d = 0; d < hidden_size_; ++d) {
         const uint64_t element = static_cast<uint64_t>((pass.first_row + t) * hidden_size_ + d);
         const engine::Philox4 bits = engine::philox(key, element / 4, static_cast<uint64_t>(pass.step));
         const float u = engine::uniform_from_bits(bits[element % 4]);
-        routed_TD.f32()[t * hidden_size_ + d] =
-            x_TD.f32()[t * x_TD.row_stride + d] * (1.0f + width * (2.0f * u - 1.0f));
+        to.f32()[t * hidden_size_ + d] = from.f32()[t * hidden_size_ + d] * (1.0f + width * (2.0f * u - 1.0f));
       }
     }
   });
+  to.put();
 }
 
 void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
@@ -180,30 +186,21 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
       routed_TD = arena.view(routed_input_, T);
     }
     gate_.forward(routed_TD, arena.view(logits_, T));
+    ConstTensor bias_E = expert_bias_ ? expert_bias_->view() : ConstTensor();
+    if (expert_bias_) bias_E.data = bias_there_.of(bias_E.f32(), num_experts_);
     router_forward({.scores_TE = arena.view(scores_, T),
                     .topk_weights_TK = topk_weights_TK,
                     .topk_idx_TK = topk_idx_TK,
                     .lse_T = arena.view(lse_, T),
                     .entropy_T = arena.view(entropy_, T),
                     .logits_TE = arena.view(logits_, T),
-                    .bias_E = expert_bias_ ? expert_bias_->view() : ConstTensor(),
+                    .bias_E = bias_E,
                     .counted = pass.counted,
                     .first_row = pass.first_row,
                     .options = options_});
     if (pass.training) record(pass);
-    if (shared_.observer != nullptr) shared_.observer->routed(index_, pass, topk_idx_TK);
-    if (pass.training && capacity_) {
-      // what the router chose stays as it is: the weights and their gradient are those of the whole choice
-      Tensor kept_idx_TK = arena.view(kept_idx_, T);
-      std::memcpy(kept_idx_TK.data, topk_idx_TK.data, static_cast<size_t>(topk_idx_TK.num_elements() * 4));
-      topk_idx_TK = kept_idx_TK;
-      dropped_.resize(static_cast<size_t>(pass.granules.count));
-      capacity_->apply(kept_idx_TK, topk_weights_TK, pass.granules, pass.granule_counted, num_experts_,
-                       dropped_.data());
-      for (int64_t g = 0; g < pass.granules.count; ++g) {
-        statistics_.dropped_G[static_cast<size_t>(pass.granule_numbers[g])] += dropped_[static_cast<size_t>(g)];
-      }
-    }
+    if (shared_.observer != nullptr) shared_.observer->routed(index_, pass, engine::HostCopy(topk_idx_TK).view());
+    if (pass.training && capacity_) topk_idx_TK = drop(pass, topk_idx_TK, topk_weights_TK);
   }
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
@@ -230,6 +227,22 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   Profiler::Scope time(*pass.profiler, "dispatch");
   dispatcher_.finish_combine(topk_weights_TK, y_TD);
   if (shared_expert_) engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
+}
+
+// The choices that capacity leaves. What the router chose stays as it is: the weights and their gradient are those of
+// the whole choice.
+Tensor MoeLayer::drop(const Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK) {
+  Tensor kept_idx_TK = pass.arena->view(kept_idx_, pass.num_rows());
+  engine::copy(kept_idx_TK, topk_idx_TK);
+  dropped_.resize(static_cast<size_t>(pass.granules.count));
+  const engine::HostCopy weights(topk_weights_TK);
+  engine::HostEdit kept(kept_idx_TK);
+  capacity_->apply(kept.view(), weights.view(), pass.granules, pass.granule_counted, num_experts_, dropped_.data());
+  kept.put();
+  for (int64_t g = 0; g < pass.granules.count; ++g) {
+    statistics_.dropped_G[static_cast<size_t>(pass.granule_numbers[g])] += dropped_[static_cast<size_t>(g)];
+  }
+  return kept_idx_TK;
 }
 
 // What is added to the experts' results; nothing without a shared expert.
@@ -299,16 +312,19 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
   Profiler::Scope time(*pass.profiler, "router");
   balance_gradient(pass);
   const bool balanced = config_.aux_loss_coef > 0 || config_.z_loss_coef > 0;
+  const int64_t ranges = static_cast<int64_t>(range_offsets_.size()) - 1;
+  const float* dprobabilities = config_.aux_loss_coef > 0 ? dprobabilities_.data() : nullptr;
+  const float* z_factors = config_.z_loss_coef > 0 ? z_factors_.data() : nullptr;
   router_backward({.dlogits_TE = dlogits_TE,
                    .dtopk_weights_TK = dweights_TK,
                    .scores_TE = arena.view(scores_, T),
                    .topk_idx_TK = arena.view(topk_idx_, T),
                    .logits_TE = arena.view(logits_, T),
                    .lse_T = arena.view(lse_, T),
-                   .balance = {.offsets = range_offsets_.data(),
-                               .count = balanced ? static_cast<int64_t>(range_offsets_.size()) - 1 : 0,
-                               .dprobabilities = config_.aux_loss_coef > 0 ? dprobabilities_.data() : nullptr,
-                               .z_factors = config_.z_loss_coef > 0 ? z_factors_.data() : nullptr},
+                   .balance = {.offsets = offsets_there_.of(range_offsets_.data(), ranges + 1),
+                               .count = balanced ? ranges : 0,
+                               .dprobabilities = dprobabilities_there_.of(dprobabilities, ranges * num_experts_),
+                               .z_factors = z_factors_there_.of(z_factors, ranges)},
                    .options = options_});
   if (config_.jitter > 0) {
     // d(routed) goes through the same factors

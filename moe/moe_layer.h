@@ -10,6 +10,7 @@
 
 #include "comm/group.h"
 #include "engine/config/config.h"
+#include "engine/core/mirror.h"
 #include "engine/nn/dense_ffn.h"
 #include "engine/nn/layer.h"
 #include "engine/nn/linear.h"
@@ -21,6 +22,7 @@
 #include "moe/load_statistics.h"
 #include "moe/router.h"
 #include "moe/routing_observer.h"
+#include "moe/routing_sums.h"
 #include "moe/token_dispatcher.h"
 
 namespace moe {
@@ -75,7 +77,10 @@ class MoeLayer : public engine::nn::Layer {
   class WaitClock;
   void limit_room();
   void jitter_input(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor routed_TD) const;
+  Tensor drop(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK);
+  RoutingSums routing_of(const engine::nn::Pass& pass) const;
   void record(const engine::nn::Pass& pass);
+  void record_sequences(const engine::nn::Pass& pass, RoutingSums routing);
   void balance_gradient(const engine::nn::Pass& pass);
   Tensor shared_expert_forward(const engine::nn::Pass& pass, ConstTensor x_TD);
   Tensor shared_expert_backward(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor dy_TD);
@@ -102,9 +107,11 @@ class MoeLayer : public engine::nn::Layer {
   engine::Slot shared_logit_, shared_out_, dshared_, dshared_logit_;
   // ranges of rows that balance is measured on in this pass
   std::vector<int64_t> range_offsets_, range_counts_, sequence_counts_;
-  std::vector<double> sequence_sums_;
+  std::vector<double> routing_sums_;
   std::vector<float> dprobabilities_, z_factors_;
   std::vector<int64_t> dropped_;
+  engine::Mirror<int64_t> offsets_there_;
+  engine::Mirror<float> dprobabilities_there_, z_factors_there_, bias_there_;
 };
 
 }  // namespace moe

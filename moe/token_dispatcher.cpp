@@ -14,12 +14,19 @@ using comm::Work;
 using engine::DType;
 
 TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
-                                 std::vector<int32_t> rank_of_expert, int64_t chunks)
+                                 std::vector<int32_t> rank_of_expert, int64_t chunks, engine::Device device)
     : ep_(ep),
       slots_(slots),
       hidden_size_(hidden_size),
       plan_(ep, rank_of_expert.empty() ? consecutive_experts(num_experts, ep.size()) : std::move(rank_of_expert), slots,
-            chunks) {
+            chunks, device),
+      send_buffer_(device),
+      recv_buffer_(device),
+      return_buffer_(device),
+      home_buffer_(device),
+      weights_send_(device),
+      weights_recv_(device),
+      row_scales_(device) {
   ENSURE(chunks >= 1 && chunks <= kMostChunks, "rows travel in ", chunks, " chunks but at most ", kMostChunks);
 }
 
@@ -28,7 +35,7 @@ void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
   const double even = static_cast<double>(max_rows * slots_) * (ranks == 1 ? 1.0 : headroom);
   const int64_t expected = static_cast<int64_t>(even);
   plan_.reserve(max_rows, expected);
-  row_scales_R_.reserve(static_cast<size_t>(expected));
+  row_scales_.reserve(DType::f32, expected, 1);
   if (ranks == 1) return;
   send_buffer_.reserve(DType::f32, sent, hidden_size_);
   home_buffer_.reserve(DType::f32, max_rows * slots_, hidden_size_);
@@ -40,12 +47,11 @@ void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
 
 int64_t TokenDispatcher::growths() const {
   return send_buffer_.growths() + recv_buffer_.growths() + return_buffer_.growths() + home_buffer_.growths() +
-         weights_send_.growths() + weights_recv_.growths();
+         weights_send_.growths() + weights_recv_.growths() + row_scales_.growths();
 }
 
 void TokenDispatcher::route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
   plan_.route(pass, topk_idx_TK);
-  row_scales_R_.resize(static_cast<size_t>(num_rows()));
 }
 
 Work TokenDispatcher::exchange(int64_t chunk, const RowOrder& to, Tensor received, const RowOrder& from,
@@ -70,12 +76,12 @@ void TokenDispatcher::start_dispatch(ConstTensor x_TD) {
   tokens_MD_ = recv;
 }
 
-void TokenDispatcher::permute_chunk(int64_t chunk, Tensor y_RD, const float* scales) const {
+void TokenDispatcher::permute_chunk(int64_t chunk, Tensor y_RD, const float* scales_R) const {
   const int64_t begin = first_row(chunk), count = first_row(chunk + 1) - begin;
   permute({.y_ND = y_RD.slice_rows(begin, count),
            .x_TD = tokens_MD_,
            .rows = plan_.row_tokens_R() + begin,
-           .scales = scales == nullptr ? nullptr : scales + begin});
+           .scales = scales_R == nullptr ? nullptr : scales_R + begin});
 }
 
 void TokenDispatcher::finish_dispatch(int64_t chunk, Tensor expert_in_RD) {
@@ -123,14 +129,13 @@ void TokenDispatcher::start_combine_backward(ConstTensor dy_TD, ConstTensor weig
   }
   start_dispatch(dy_TD);
   for (Work& work : combining_) work.wait();
-  for (size_t r = 0; r < row_scales_R_.size(); ++r) {
-    row_scales_R_[r] = weights_MK.f32()[plan_.row_tokens_R()[r] * slots_ + plan_.row_slots_R()[r]];
-  }
+  const ConstTensor weights(weights_MK.data, DType::f32, {weights_MK.num_elements(), 1}, weights_MK.device);
+  permute({.y_ND = row_scales_.view(DType::f32, num_rows(), 1), .x_TD = weights, .rows = plan_.row_pairs_R()});
 }
 
 void TokenDispatcher::finish_combine_backward(int64_t chunk, Tensor dexpert_out_RD) {
   dispatching_[static_cast<size_t>(chunk)].wait();
-  permute_chunk(chunk, dexpert_out_RD, row_scales_R_.data());
+  permute_chunk(chunk, dexpert_out_RD, row_scales_.view(DType::f32, num_rows(), 1).f32());
 }
 
 void TokenDispatcher::weights_backward(ConstTensor dy_TD, ConstTensor expert_out_RD, Tensor dweights_TK) {

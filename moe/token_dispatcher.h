@@ -29,7 +29,8 @@ class TokenDispatcher {
   // rank_of_expert: the rank of ep that holds each expert; none: consecutive experts on every rank. Rows travel in
   // `chunks`, so that experts compute on one while the next is on its way.
   TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
-                  std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1);
+                  std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1,
+                  engine::Device device = engine::Device::cpu);
 
   // Memory for passes of max_rows rows on every rank and an even load times `headroom`; one rank needs no more.
   void reserve(int64_t max_rows, double headroom);
@@ -66,7 +67,7 @@ class TokenDispatcher {
   int64_t bytes_sent() const { return bytes_sent_; }  // of rows, to other ranks, ever
   int64_t bytes() const {
     return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes() +
-           weights_send_.bytes() + weights_recv_.bytes();
+           weights_send_.bytes() + weights_recv_.bytes() + row_scales_.bytes();
   }
   int64_t bytes_of(int64_t rows) const { return ep_.size() == 1 ? 0 : rows * 2 * hidden_size_ * 4; }
 
@@ -77,7 +78,7 @@ class TokenDispatcher {
   comm::Work exchange(int64_t chunk, const RowOrder& to, Tensor received, const RowOrder& from, ConstTensor sent);
   // Rows first_row(chunk) to first_row(chunk + 1) are those of its experts.
   int64_t first_row(int64_t chunk) const { return plan_.offsets()[plan_.first_expert(chunk)]; }
-  void permute_chunk(int64_t chunk, Tensor y_RD, const float* scales) const;
+  void permute_chunk(int64_t chunk, Tensor y_RD, const float* scales_R) const;
 
   comm::Group& ep_;
   int64_t slots_, hidden_size_;
@@ -88,7 +89,7 @@ class TokenDispatcher {
   ConstTensor back_ND_;    // come home; on one rank the experts' own
   engine::GrowingBuffer send_buffer_, recv_buffer_, return_buffer_, home_buffer_;
   engine::GrowingBuffer weights_send_, weights_recv_;
-  std::vector<float> row_scales_R_;
+  engine::GrowingBuffer row_scales_;  // [R]
 };
 
 }  // namespace moe

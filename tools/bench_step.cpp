@@ -11,8 +11,12 @@
 #include "engine/config/reader.h"
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
+#include "engine/core/device.h"
+#include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "engine/ops/fma_peak.h"
+#include "engine/ops/matmul.h"
 #include "engine/train/trainer.h"
 #include "tools/bench.h"
 #include "tools/synthetic_sample.h"
@@ -23,7 +27,7 @@ namespace {
 using namespace engine;
 
 struct Options {
-  std::string config;
+  std::string config, device = "cpu";
   std::vector<std::string> sets;
   int threads = 0, ranks = 1;
   int64_t steps = 5;
@@ -31,24 +35,49 @@ struct Options {
 };
 
 struct Measured {
-  double seconds = 0, peak_gflops = 0;  // median step; peak of one rank's threads times ranks
+  double seconds = 0,
+         peak_gflops = 0;  // median step; peak of one rank's threads, or of a product on the GPU, times ranks
   std::vector<Profiler::Phase> phases;  // seconds per step
   double loss = 0;
   int64_t memory = 0;  // that all ranks took
 };
 
+// The rate of a large product of f32 on the GPU.
+double product_gflops() {
+  constexpr int64_t kSize = 4096, kTimes = 4;
+  const OwnedTensor x(DType::f32, {kSize, kSize}, Device::cuda), y(DType::f32, {kSize, kSize}, Device::cuda);
+  HostEdit values(x.view);
+  fill_normal(values.f32(), 0, kSize * kSize, 1, 1.0f);
+  values.put();
+  const auto multiply = [&] { ops::matmul_forward({.y_TN = y.view, .x_TD = x.view, .packed_weight = x.view}); };
+  multiply();
+  device_synchronize();
+  const double start = monotonic_seconds();
+  for (int64_t i = 0; i < kTimes; ++i) multiply();
+  device_synchronize();
+  return 2e-9 * kSize * kSize * kSize * kTimes / (monotonic_seconds() - start);
+}
+
 Measured measure(const Config& config, const Options& options, comm::ParallelGroups& groups) {
-  train::Trainer trainer(config, groups);
+  const Device device = options.device == "cuda" ? Device::cuda : Device::cpu;
+  const int64_t memory_before = device == Device::cuda ? device_memory_used() : 0;
+  train::Trainer trainer(config, groups, {}, device);
   trainer.begin_digest();
   const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };
   std::vector<double> seconds, peaks;
   Measured result;
   for (int64_t step = 0; step < options.steps + 2; ++step) {
     if (step == 2) trainer.model().profiler().clear();  // the first step is computed twice, the second warms up
-    if (step >= 2) peaks.push_back(ops::measure_fma_peak_gflops());
+    if (step >= 2) peaks.push_back(device == Device::cuda ? product_gflops() : ops::measure_fma_peak_gflops());
     const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
     if (step >= 2) seconds.push_back(r.seconds);
     result.loss = r.loss;
+  }
+  if (device == Device::cuda) {
+    result.memory = device_memory_used() - memory_before;
+    trainer.model().profiler().clear();
+    trainer.model().profiler().wait_for_device();
+    for (int64_t step = 0; step < options.steps; ++step) trainer.train_step(step * config.sequences_per_step(), read);
   }
   std::sort(seconds.begin(), seconds.end());
   std::sort(peaks.begin(), peaks.end());
@@ -62,6 +91,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
 int run(const Options& options) {
   const Config config = load_config(options.config, options.sets);
   const int64_t ep_size = check_ranks(config, options.ranks);
+  if (options.device == "cuda") require_device();
   const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
   Measured m;
   const int64_t memory_before = resident_memory();
@@ -70,7 +100,7 @@ int run(const Options& options) {
     Measured mine = measure(config, options, groups);
     if (groups.world->rank() == 0) m = mine;
   });
-  m.memory = peak_resident_memory() - memory_before;
+  if (options.device == "cpu") m.memory = peak_resident_memory() - memory_before;
   const double tokens = static_cast<double>(config.batch_tokens());
   const double model_flops = 3 * forward_flops_per_token(config.model, config.train.seq_len) * tokens;
   // executed beside the model's: attention's backward computes the scores again
@@ -91,16 +121,22 @@ int run(const Options& options) {
                                          {"phases", phases},
                                          {"ranks", options.ranks},
                                          {"threads", threads},
-                                         {"cpu", cpu_target_name(cpu_target())}};
+                                         {"cpu", cpu_target_name(cpu_target())},
+                                         {"device", options.device}};
     std::printf("%s\n", line.dump().c_str());
     return 0;
   }
   std::printf("%s: %.0f tokens/s, %.3f s per step of %.0f tokens (median of %lld)\n", options.config.c_str(),
               tokens / m.seconds, m.seconds, tokens, static_cast<long long>(options.steps));
-  std::printf(
-      "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "
-      "%s)\n",
-      gflops, fraction, m.peak_gflops, options.ranks, threads, cpu_target_name(cpu_target()));
+  if (options.device == "cuda") {
+    std::printf("model %.1f GFLOP/s = %.2f of the %.1f GFLOP/s of a product of f32 measured between the steps (%s)\n",
+                gflops, fraction, m.peak_gflops, device_name().c_str());
+  } else {
+    std::printf(
+        "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "
+        "%s)\n",
+        gflops, fraction, m.peak_gflops, options.ranks, threads, cpu_target_name(cpu_target()));
+  }
   std::printf("%s of memory in all; `switchyard plan` tells for what\n\n", print_bytes(m.memory).c_str());
   std::printf("%-20s %9s %7s   of rank 0; \"ffn\" holds router, dispatch and experts\n", "phase", "ms", "share");
   for (const Profiler::Phase& phase : m.phases) {
@@ -119,6 +155,7 @@ void add_bench_step(CLI::App& bench, Command& chosen) {
   command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
+  command->add_option("--device", options->device, "cpu (default) or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_option("--steps", options->steps, "steps to measure, after two that are not")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", options->json, "one JSON object on stdout");

@@ -8,6 +8,7 @@
 #include "engine/checkpoint/weights_hash.h"
 #include "engine/config/json_reader.h"
 #include "engine/core/error.h"
+#include "engine/core/transfer.h"
 
 namespace engine::checkpoint {
 namespace {
@@ -194,14 +195,15 @@ void Reader::load_weights(nn::ParameterStore& store) const {
       problem(name, " has another shape");
       continue;
     }
-    contents_->file(weight.file)
-        .read(contents_->entry(weight.file, weight.tensor), 0, parameter.elements, parameter.weight.f32());
-    const Hash128 hash = hash_weight(parameter);
+    HostEdit draft(parameter.weight, HostEdit::From::zeros);
+    contents_->file(weight.file).read(contents_->entry(weight.file, weight.tensor), 0, parameter.elements, draft.f32());
+    const Hash128 hash = hash_blocks(name, draft.f32(), 0, parameter.elements);
     if (to_hex(reinterpret_cast<const uint8_t*>(&hash), sizeof(hash)) != weight.xxh3) {
       problem(name, " is damaged (its hash differs from the manifest's)");
-    } else if (!all_finite(parameter.weight.f32(), parameter.elements)) {
+    } else if (!all_finite(draft.f32(), parameter.elements)) {
       problem(name, " is not finite");
     }
+    draft.put();
   }
   if (!problems.empty())
     throw Error(kBad, str("the weights of ", contents_->path, " do not fit the model: ", problems));
@@ -222,12 +224,14 @@ void Reader::load_moments(std::vector<MomentSlice>& slices) const {
       found += end - begin;
       for (const auto& [moment, to] : {std::pair{"exp_avg", slice.exp_avg}, {"exp_avg_sq", slice.exp_avg_sq}}) {
         const std::string tensor = moment_tensor(moment, slice.name, range.begin);
-        float* values = to + (begin - slice.begin);
+        HostEdit draft(Tensor(to + (begin - slice.begin), DType::f32, {end - begin}, slice.device),
+                       HostEdit::From::zeros);
         contents_->file(range.file)
-            .read(contents_->entry(range.file, tensor), begin - range.begin, end - begin, values);
-        if (!all_finite(values, end - begin)) {
+            .read(contents_->entry(range.file, tensor), begin - range.begin, end - begin, draft.f32());
+        if (!all_finite(draft.f32(), end - begin)) {
           throw Error(kBad, str(contents_->path, "/", range.file, ": ", tensor, " is not finite"));
         }
+        draft.put();
       }
     }
     if (found != slice.count) {

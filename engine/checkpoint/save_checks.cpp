@@ -65,7 +65,8 @@ void check_not_stale(const Json& weights, const Json& moments, const std::map<st
   for (const Json& weight : weights) {
     const std::string name = weight.at("name");
     const auto before = previous.find(name);
-    if (before == previous.end() || !updated.contains(name) || before->second != weight.at("xxh3")) continue;
+    if (before == previous.end() || !updated.contains(name) || before->second != weight.at("xxh3").get<std::string>())
+      continue;
     refuse(name, " was updated since the last checkpoint, yet what was written is what that one holds");
   }
 }

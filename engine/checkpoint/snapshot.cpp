@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "engine/core/device.h"
 #include "engine/core/thread_pool.h"
 
 namespace engine::checkpoint {
@@ -50,7 +51,8 @@ std::string Snapshot::Piece::hash_key() const {
 }
 
 Snapshot::Snapshot(const nn::ParameterStore& store, const std::vector<MomentSlice>& moments,
-                   comm::ParallelGroups& groups) {
+                   comm::ParallelGroups& groups)
+    : device_(store.device()) {
   for (const nn::Parameter* p : weights_of_rank(store, groups)) {
     weights_.push_back({.kind = "weight",
                         .name = p->spec.name,
@@ -100,15 +102,25 @@ void Snapshot::give_memory() {
 }
 
 void Snapshot::take() {
-  parallel_for(static_cast<int64_t>(chunks_.size()), [this](int64_t i) {
-    const Chunk& chunk = chunks_[static_cast<size_t>(i)];
-    std::memcpy(chunk.to, chunk.from, static_cast<size_t>(chunk.elements) * 4);
-  });
+  if (device_ == Device::cuda) {
+    for (const auto* pieces : {&weights_, &moments_}) {
+      for (const Piece& piece : *pieces) copy_to_host(piece.copy, piece.source, piece.count * 4);
+    }
+  } else {
+    copy_chunks();
+  }
   for (Piece& piece : moments_) {
     if (piece.updated == nullptr) continue;
     piece.was_updated = *piece.updated != 0;
     *piece.updated = 0;
   }
+}
+
+void Snapshot::copy_chunks() {
+  parallel_for(static_cast<int64_t>(chunks_.size()), [this](int64_t i) {
+    const Chunk& chunk = chunks_[static_cast<size_t>(i)];
+    std::memcpy(chunk.to, chunk.from, static_cast<size_t>(chunk.elements) * 4);
+  });
 }
 
 }  // namespace engine::checkpoint

@@ -21,6 +21,7 @@ struct MomentSlice {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   uint32_t* updated = nullptr;  // set to 1 by whoever changes this part of the weight; null: not known
+  Device device = Device::cpu;  // of the moments
 };
 
 class Snapshot {
@@ -30,7 +31,7 @@ class Snapshot {
     std::string kind, name;      // "weight", "exp_avg" or "exp_avg_sq", of which weight
     std::vector<int64_t> shape;  // of the whole weight
     int64_t begin = 0, count = 0;
-    const float* source = nullptr;
+    const float* source = nullptr;  // on the device of the store
     float* copy = nullptr;
     uint32_t* updated = nullptr;   // of exp_avg
     bool was_updated = false;      // when the copy was taken
@@ -57,11 +58,13 @@ class Snapshot {
     int64_t elements;
   };
   void give_memory();
+  void copy_chunks();
 
   std::vector<Piece> weights_, moments_;
   std::vector<Chunk> chunks_;  // of all pieces, for the threads that copy
   std::string model_file_, optimizer_file_;
   Buffer memory_;
+  Device device_;
 };
 
 }  // namespace engine::checkpoint

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "engine/core/error.h"
+#include "engine/core/transfer.h"
 
 namespace engine::checkpoint {
 
@@ -21,7 +22,7 @@ Hash128 hash_blocks(const std::string& key, const float* data, int64_t begin, in
 }
 
 Hash128 hash_weight(const nn::Parameter& parameter) {
-  return hash_blocks(parameter.spec.name, parameter.weight.f32(), 0, parameter.elements);
+  return hash_blocks(parameter.spec.name, HostCopy(parameter.weight).f32(), 0, parameter.elements);
 }
 
 std::string hex(const Hash128& hash) {

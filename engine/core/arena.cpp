@@ -33,12 +33,13 @@ Slot ArenaPlan::scratch(const std::string& name, DType dtype, std::initializer_l
   return add(name, dtype, dims, false);
 }
 
-Arena::Arena(const ArenaPlan& plan)
-    : memory_(plan.saved_bytes() + plan.scratch_bytes()), saved_bytes_(plan.saved_bytes()) {}
+Arena::Arena(const ArenaPlan& plan, Device device)
+    : memory_(plan.saved_bytes() + plan.scratch_bytes(), device), saved_bytes_(plan.saved_bytes()) {}
 
 Tensor Arena::view(const Slot& slot) const {
   ENSURE(slot.offset >= 0, "a slot that was not planned");
   Tensor view = slot.shape;
+  view.device = memory_.device();
   view.data = memory_.data() + slot.offset + (slot.is_saved ? 0 : saved_bytes_);
   return view;
 }

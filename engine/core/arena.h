@@ -71,7 +71,7 @@ class ArenaPlan {
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(const ArenaPlan& plan);
+  explicit Arena(const ArenaPlan& plan, Device device = Device::cpu);
 
   Tensor view(const Slot& slot) const;
   // The first `rows` rows of a slot that was planned for the largest pass.

@@ -21,10 +21,10 @@ Buffer::Planning::~Planning() {
   planning = false;
 }
 
-Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
+Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device), planned_(planning) {
   ENSURE(bytes >= 0, "a buffer cannot have ", bytes, " bytes");
   if (bytes == 0) return;
-  if (device == Device::cuda) {
+  if (device == Device::cuda && !planning) {
     data_ = static_cast<char*>(device_allocate(bytes));
     return;
   }
@@ -41,7 +41,7 @@ Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device) {
 
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
-  if (device_ == Device::cuda) {
+  if (device_ == Device::cuda && !planned_) {
     device_free(data_);
   } else {
     munmap(data_, static_cast<size_t>(bytes_));
@@ -52,6 +52,7 @@ void Buffer::swap(Buffer& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(device_, other.device_);
+  std::swap(planned_, other.planned_);
 }
 
 OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<int64_t> dims, Device device)

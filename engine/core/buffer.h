@@ -40,6 +40,7 @@ class Buffer {
   char* data_ = nullptr;
   int64_t bytes_ = 0;
   Device device_ = Device::cpu;
+  bool planned_ = false;  // an address only
 };
 
 // A tensor that owns its memory.

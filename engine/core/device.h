@@ -25,6 +25,9 @@ DeviceStream device_stream();
 // Waits for the stream, and throws what its kernels have met.
 void device_synchronize();
 
+// Of the device: bytes that are taken, by anybody.
+int64_t device_memory_used();
+
 // Zeroed. Throws Error(environment) when there is no memory.
 void* device_allocate(int64_t bytes);
 void device_free(void* memory) noexcept;
@@ -32,6 +35,7 @@ void device_free(void* memory) noexcept;
 // On the stream. `from` may be changed once copy_to_device returns; copy_to_host waits until `to` is complete.
 void copy_to_device(void* to, const void* from, int64_t bytes);
 void copy_to_host(void* to, const void* from, int64_t bytes);
+void device_copy(void* to, const void* from, int64_t bytes);  // both on the device
 void device_fill(void* memory, int byte, int64_t bytes);
 
 // Workspace of an op on the calling thread's stream: it grows and never shrinks, and the next call that asks for it

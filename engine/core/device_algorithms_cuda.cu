@@ -21,6 +21,7 @@ size_t sort(void* scratch, size_t bytes, const SortPairs& a) {
 }  // namespace
 
 int64_t sort_pairs_scratch_bytes(int64_t count, int64_t num_keys) {
+  if (count == 0) return 0;
   return static_cast<int64_t>(sort(nullptr, 0, {.count = count, .num_keys = num_keys}));
 }
 

@@ -55,11 +55,18 @@ void device_synchronize() {
   CUDA_CHECK(cudaStreamSynchronize(device_stream()));
 }
 
+int64_t device_memory_used() {
+  size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(total - free);
+}
+
 void* device_allocate(int64_t bytes) {
   require_device();
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
   if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // said here; else the next who asks for an error is told of this one
     throw Error(ExitCode::environment, str("out of memory: the device refused ", bytes >> 20,
                                            " MiB; use a smaller model, batch or train.micro_batch"));
   }
@@ -81,6 +88,11 @@ void copy_to_host(void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device_stream()));
   device_synchronize();
+}
+
+void device_copy(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, device_stream()));
 }
 
 void device_fill(void* memory, int byte, int64_t bytes) {

@@ -21,6 +21,10 @@ DeviceStream device_stream() {
 void device_synchronize() {
   require_device();
 }
+int64_t device_memory_used() {
+  require_device();
+  return 0;
+}
 void* device_allocate(int64_t) {
   require_device();
   return nullptr;
@@ -30,6 +34,9 @@ void copy_to_device(void*, const void*, int64_t) {
   require_device();
 }
 void copy_to_host(void*, const void*, int64_t) {
+  require_device();
+}
+void device_copy(void*, const void*, int64_t) {
   require_device();
 }
 void device_fill(void*, int, int64_t) {

@@ -10,16 +10,18 @@ namespace engine {
 
 class GrowingBuffer {
  public:
+  explicit GrowingBuffer(Device device = Device::cpu) : device_(device) {}
+
   // A tensor of rows x columns; the content is undefined. Valid until the next call that grows.
   Tensor view(DType dtype, int64_t rows, int64_t columns) {
     const int64_t bytes = rows * columns * dtype_bytes(dtype);
     if (bytes > memory_.bytes()) {
       if (memory_.bytes() > 0) ++growths_;
       memory_ = Buffer();
-      memory_ = Buffer(std::max(bytes, last_bytes_ + last_bytes_ / 4));
+      memory_ = Buffer(std::max(bytes, last_bytes_ + last_bytes_ / 4), device_);
       last_bytes_ = memory_.bytes();
     }
-    return Tensor(memory_.data(), dtype, {rows, columns});
+    return Tensor(memory_.data(), dtype, {rows, columns}, device_);
   }
   // Memory for the first call.
   void reserve(DType dtype, int64_t rows, int64_t columns) { view(dtype, rows, columns); }
@@ -27,6 +29,7 @@ class GrowingBuffer {
   int64_t growths() const { return growths_; }
 
  private:
+  Device device_;
   Buffer memory_;
   int64_t last_bytes_ = 0, growths_ = 0;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/core/activity.h"
+#include "engine/core/device.h"
 
 namespace engine {
 
@@ -36,6 +37,9 @@ class Profiler {
   std::vector<Event> take_events() { return std::exchange(events_, {}); }
 
   void clear() { phases_.clear(); }
+  // From now on a scope ends when the work it queued on a GPU is done. Times are then those of the phases, but the step
+  // takes longer.
+  void wait_for_device() { waits_ = true; }
   double seconds(std::string_view name) const;  // of a phase so far
   const std::vector<Phase>& phases() const { return phases_; }
 
@@ -47,6 +51,7 @@ class Profiler {
       activity().enter(name);
     }
     ~Scope() {
+      if (profiler_.waits_) device_synchronize();
       profiler_.finish(name_, start_);
       activity().enter(outer_);
     }
@@ -60,6 +65,7 @@ class Profiler {
   };
 
  private:
+  bool waits_ = false;
   void finish(const char* name, double start) {
     const double seconds = monotonic_seconds() - start;
     add(name, seconds);

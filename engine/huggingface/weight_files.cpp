@@ -8,6 +8,7 @@
 
 #include "engine/checkpoint/weight_index.h"
 #include "engine/core/error.h"
+#include "engine/core/transfer.h"
 
 namespace engine::huggingface {
 namespace {
@@ -84,12 +85,14 @@ void WeightFiles::load(const Family& family, nn::ParameterStore& store) const {
   check(family, store);
   for (nn::Parameter& parameter : store.all()) {
     const Place& place = tensors_.at(file_name(family, parameter.spec.name));
-    float* weight = parameter.weight.f32();
-    place.file->read(*place.entry, 0, parameter.elements, weight);
+    HostEdit draft(parameter.weight, HostEdit::From::zeros);
+    const float* weight = draft.f32();
+    place.file->read(*place.entry, 0, parameter.elements, draft.f32());
     for (int64_t i = 0; i < place.entry->elements(); ++i) {
       if (std::isfinite(weight[i])) continue;
       throw Error(ExitCode::checkpoint, str(place.entry->name, " in ", directory_, " is not finite at element ", i));
     }
+    draft.put();
   }
   store.weights_changed();
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/core/transfer.h"
 #include "engine/nn/dense_ffn.h"
 #include "engine/ops/embedding.h"
 #include "engine/ops/rms_norm.h"
@@ -11,19 +12,28 @@
 namespace engine::model {
 
 Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, moe::ExpertPlacement placement)
-    : config_(config.model) {
+    : config_(config.model),
+      device_(store.device()),
+      tokens_there_(device_),
+      targets_there_(device_),
+      positions_there_(device_),
+      document_starts_there_(device_),
+      counted_there_(device_),
+      losses_there_(device_),
+      logits_there_(device_) {
   const ModelConfig& model = config_;
   embedding_ = &store.add({.name = "model.embed_tokens.weight",
                            .dims = {model.vocabulary(), model.hidden_size},
                            .deviation = model.initializer_range});
   moe_shared_ = std::make_unique<moe::MoeShared>();
+  moe_shared_->workspace = moe::ExpertWorkspace(device_);
   moe_shared_->placement = std::move(placement);
   moe_shared_->seed = static_cast<uint64_t>(config.seed);
   moe_shared_->granules_per_step = config.train.granules;
   moe_shared_->recv_headroom = config.parallel.recv_headroom;
   moe_shared_->overlap_chunks = config.parallel.overlap_chunks;
   if (config.parallel.recv_memory) moe_shared_->recv_memory = config.parallel.recv_memory->value;
-  auto tables = std::make_shared<const attention::RopeTables>(model);
+  auto tables = std::make_shared<const attention::RopeTables>(model, device_);
   const double residual = model.initializer_range / std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
   blocks_.reserve(static_cast<size_t>(model.num_hidden_layers));
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
@@ -68,7 +78,7 @@ void Model::plan(int64_t max_rows) {
   for (Block& block : blocks_) block.plan(plan_, max_rows);
   ArenaPlan::Frame frame(plan_);
   head_->plan(plan_, max_rows);
-  arena_ = Arena(plan_);
+  arena_ = Arena(plan_, device_);
 }
 
 int64_t Model::activation_bytes() const {
@@ -81,14 +91,23 @@ int64_t Model::row_bytes() const {
   return bytes;
 }
 
+ConstTensor Model::on_device(Mirror<int32_t>& mirror, ConstTensor numbers_T) const {
+  const int64_t count = numbers_T.num_elements();
+  return ConstTensor(mirror.of(numbers_T.i32(), count), DType::i32, {count}, device_);
+}
+
 void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
   pass.arena = &arena_;
   pass.profiler = &profiler_;
   const int64_t T = pass.num_rows();
+  pass.positions = positions_there_.of(pass.positions, T);
+  pass.document_starts = document_starts_there_.of(pass.document_starts, T);
+  pass.counted = counted_there_.of(pass.counted, T);
   {
     Profiler::Scope time(profiler_, "embedding");
-    ops::embedding_forward(
-        {.y_TD = arena_.view(residuals_[0], T), .tokens_T = tokens_T, .weight_VD = embedding_->weight});
+    ops::embedding_forward({.y_TD = arena_.view(residuals_[0], T),
+                            .tokens_T = on_device(tokens_there_, tokens_T),
+                            .weight_VD = embedding_->weight});
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     activity().enter_layer(static_cast<int64_t>(i));
@@ -107,7 +126,13 @@ void Model::loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T) {
   Profiler::Scope time(profiler_, "head");
   const int64_t T = pass.num_rows();
   Tensor dhidden_TD = arena_.view(dhidden_, T), dresidual_TD = arena_.view(dresidual_, T);
-  head_->loss(pass, arena_.view(hidden_, T), targets_T, losses_T, dhidden_TD);
+  Tensor losses_there_T = losses_T;
+  if (device_ == Device::cuda) {
+    losses_there_T = losses_there_.view(DType::f32, T, 1);
+    losses_there_T = Tensor(losses_there_T.data, DType::f32, {T}, device_);
+  }
+  head_->loss(pass, arena_.view(hidden_, T), on_device(targets_there_, targets_T), losses_there_T, dhidden_TD);
+  if (device_ == Device::cuda) copy(losses_T, losses_there_T);
   if (!pass.training) return;
   ops::rms_norm_backward({.dx_TD = dresidual_TD,
                           .dweight_D = norm_->gradient,
@@ -131,12 +156,16 @@ void Model::backward(const nn::Pass& pass, ConstTensor tokens_T, const std::func
   Profiler::Scope time(profiler_, "embedding");
   ops::embedding_backward({.dweight_VD = config_.tie_word_embeddings ? embedding_->tied : embedding_->gradient,
                            .dy_TD = dresidual_TD,
-                           .tokens_T = tokens_T,
+                           .tokens_T = on_device(tokens_there_, tokens_T),
                            .granules = pass.granules});
 }
 
 void Model::logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV) {
-  head_->logits(arena_.view(hidden_, pass.num_rows()).slice_rows(begin, logits_TV.rows()), logits_TV);
+  const Tensor hidden_TD = arena_.view(hidden_, pass.num_rows()).slice_rows(begin, logits_TV.rows());
+  if (device_ == Device::cpu) return head_->logits(hidden_TD, logits_TV);
+  const Tensor logits_there_TV = logits_there_.view(DType::f32, logits_TV.rows(), logits_TV.columns());
+  head_->logits(hidden_TD, logits_there_TV);
+  copy(logits_TV, logits_there_TV);
 }
 
 void Model::reserve_keys(int64_t num_sequences, int64_t capacity) {

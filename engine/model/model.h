@@ -9,6 +9,8 @@
 #include "attention/attention_layer.h"
 #include "comm/group.h"
 #include "engine/config/config.h"
+#include "engine/core/growing_buffer.h"
+#include "engine/core/mirror.h"
 #include "engine/model/block.h"
 #include "engine/nn/lm_head.h"
 #include "moe/moe_layer.h"
@@ -30,7 +32,9 @@ class Model {
   int64_t activation_bytes() const;  // rows at the experts included
   int64_t row_bytes() const;         // rows at the experts alone
 
-  // The pass's rows through all blocks; fills in pass.arena and pass.profiler.
+  // The pass's rows through all blocks; fills in pass.arena and pass.profiler. Tokens, targets, losses, logits and what
+  // the pass points to are in host memory; on a GPU the pass points to copies there afterwards, so it is for one
+  // forward.
   void forward(nn::Pass& pass, ConstTensor tokens_T);
   // Cross-entropy of each row, after forward; in training it also starts the backward pass.
   void loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T);
@@ -52,6 +56,7 @@ class Model {
 
  private:
   ModelConfig config_;
+  Device device_;
   nn::Parameter* embedding_;
   std::vector<Block> blocks_;
   nn::Parameter* norm_;
@@ -65,6 +70,11 @@ class Model {
   std::vector<Slot> residuals_;  // input of each block, then of the last norm
   Slot hidden_, hidden_rstd_, dhidden_, dresidual_;
   Profiler profiler_;
+
+  ConstTensor on_device(Mirror<int32_t>& mirror, ConstTensor numbers_T) const;
+  Mirror<int32_t> tokens_there_, targets_there_, positions_there_, document_starts_there_;
+  Mirror<uint8_t> counted_there_;
+  GrowingBuffer losses_there_, logits_there_;
 };
 
 }  // namespace engine::model

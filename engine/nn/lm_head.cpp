@@ -7,12 +7,15 @@
 namespace engine::nn {
 namespace {
 
-constexpr int64_t kChunkBytes = 8 << 20;  // of logits; 256 rows and more lose nothing to re-reading the weight
+// Of logits: on the CPU 256 rows and more lose nothing to re-reading the weight, a GPU wants products of some size.
+constexpr int64_t chunk_bytes(Device device) {
+  return device == Device::cpu ? int64_t{8} << 20 : int64_t{512} << 20;
+}
 
 }  // namespace
 
 LmHead::LmHead(ParameterStore& store, int64_t vocab_size, int64_t hidden_size, double deviation, Parameter* tied)
-    : vocab_size_(vocab_size) {
+    : device_(store.device()), vocab_size_(vocab_size) {
   if (tied != nullptr) {
     linear_ = std::make_unique<Linear>(store, *tied);
   } else {
@@ -23,7 +26,7 @@ LmHead::LmHead(ParameterStore& store, int64_t vocab_size, int64_t hidden_size, d
 }
 
 void LmHead::plan(ArenaPlan& plan, int64_t max_rows) {
-  chunk_rows_ = std::min(max_rows, std::max<int64_t>(256, kChunkBytes / (4 * vocab_size_)));
+  chunk_rows_ = std::min(max_rows, std::max<int64_t>(256, chunk_bytes(device_) / (4 * vocab_size_)));
   logits_ = plan.scratch("logits_TV", DType::f32, {chunk_rows_, vocab_size_});
 }
 

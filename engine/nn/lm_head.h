@@ -28,6 +28,7 @@ class LmHead {
                      bool begins_granule, bool ends_granule);
 
   std::unique_ptr<Linear> linear_;
+  Device device_;
   int64_t vocab_size_;
   int64_t chunk_rows_ = 0;
   Slot logits_;

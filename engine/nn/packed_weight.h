@@ -13,6 +13,7 @@ class PackedWeight {
 
   // The packed copy of the weight as it is now.
   ConstTensor get(ParameterStore& store, const Parameter& parameter) {
+    if (store.device() == Device::cuda) return parameter.weight;  // in f32 its products take it as it is
     if (version_ == store.version() && target_ == cpu_target()) return view_;
     const int64_t elements = ops::packed_weight_elements(parameter.weight.rows(), parameter.weight.columns(), product_);
     if (memory_.bytes() != elements * 4) {

@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 
 namespace engine::nn {
 namespace {
 
-Tensor view(char* memory, DType dtype, const std::vector<int64_t>& dims) {
-  Tensor tensor(memory, dtype, {});
+Tensor view(const Buffer& memory, int64_t begin, const std::vector<int64_t>& dims) {
+  Tensor tensor(memory.data() + begin * 4, DType::f32, {}, memory.device());
   for (int64_t dim : dims) tensor.dims[tensor.num_dims++] = dim;
   tensor.row_stride = tensor.columns();
   return tensor;
@@ -41,28 +43,44 @@ void ParameterStore::add_tied_gradient(Parameter& parameter) {
 
 void ParameterStore::commit(int64_t granules, bool for_training) {
   granules_ = granules;
+  if (for_training && device_ == Device::cuda) max_bits_ = Buffer(static_cast<int64_t>(all_.size()) * 4, device_);
   for (ParameterBlock* block : {&dense_, &expert_}) {
-    block->weights = Buffer(block->elements * 4);
-    if (for_training) block->gradients = Buffer(block->elements * 4);
-    if (for_training && granules > 1) block->sums = Buffer(block->elements * 8);
+    block->weights = Buffer(block->elements * 4, device_);
+    if (for_training) block->gradients = Buffer(block->elements * 4, device_);
+    if (for_training && granules > 1) block->sums = Buffer(block->elements * 8, device_);
     for (Parameter* parameter : block->members) {
       const int64_t begin = parameter->begin;
-      parameter->weight = view(block->weights.data() + begin * 4, DType::f32, parameter->spec.dims);
+      parameter->weight = view(block->weights, begin, parameter->spec.dims);
       if (!for_training) continue;
-      parameter->gradient.chain = view(block->gradients.data() + begin * 4, DType::f32, parameter->spec.dims);
+      parameter->gradient.chain = view(block->gradients, begin, parameter->spec.dims);
       parameter->gradient.sum = granules > 1 ? block->sums.f64() + begin : nullptr;
       parameter->gradient.max_bits = &parameter->max_bits;
       if (parameter->tied.chain.num_dims == 0) continue;
-      Buffer& chain = tied_chains_.emplace_back(parameter->elements * 4);
+      Buffer& chain = tied_chains_.emplace_back(parameter->elements * 4, device_);
       parameter->tied = parameter->gradient;
       parameter->tied.chain.data = chain.data();
     }
   }
+  if (device_ != Device::cuda || !for_training) return;
+  auto* max_bits = reinterpret_cast<uint32_t*>(max_bits_.data());
+  for (Parameter& parameter : all_) parameter.gradient.max_bits = parameter.tied.max_bits = max_bits++;
+}
+
+void ParameterStore::clear_max_bits() {
+  if (device_ == Device::cuda) device_fill(max_bits_.data(), 0, max_bits_.bytes());
+}
+
+void ParameterStore::fetch_max_bits() {
+  if (device_ != Device::cuda) return;
+  const HostCopy max_bits(ConstTensor(max_bits_.data(), DType::i32, {max_bits_.bytes() / 4}, device_));
+  const int32_t* next = max_bits.i32();
+  for (Parameter& parameter : all_) parameter.max_bits = static_cast<uint32_t>(*next++);
 }
 
 void ParameterStore::initialize(uint64_t seed) {
   for (Parameter& parameter : all_) {
-    float* weight = parameter.weight.f32();
+    HostEdit draft(parameter.weight, HostEdit::From::zeros);
+    float* weight = draft.f32();
     const uint64_t key = derive_key(seed, "init/" + parameter.spec.name);
     parallel_ranges(parameter.elements, int64_t{1} << 16, [&](int64_t begin, int64_t end) {
       if (parameter.spec.init == Init::normal) {
@@ -71,6 +89,7 @@ void ParameterStore::initialize(uint64_t seed) {
         std::fill(weight + begin, weight + end, parameter.spec.init == Init::ones ? 1.0f : 0.0f);
       }
     });
+    draft.put();
   }
   weights_changed();
 }

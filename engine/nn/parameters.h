@@ -38,7 +38,7 @@ struct Parameter {
   WeightGradient gradient;  // see engine/core/gradient.h
   WeightGradient tied;      // a second chain into the same sum, for the embedding when the head is tied to it
   double bound = 0;         // largest |p| of granules in earlier steps as a power of two; 0: none yet. Sets the grid
-  uint32_t max_bits = 0;    // of this step
+  uint32_t max_bits = 0;    // of this step; on a GPU after fetch_max_bits()
 };
 
 // One of the two flat blocks.
@@ -52,6 +52,10 @@ struct ParameterBlock {
 
 class ParameterStore {
  public:
+  // Weights and gradients are on that device.
+  explicit ParameterStore(Device device = Device::cpu) : device_(device) {}
+  Device device() const { return device_; }
+
   // The reference stays valid.
   Parameter& add(ParameterSpec spec);
   // A second gradient of the same weight, kept apart until a step ends so that the order of passes cannot matter.
@@ -68,6 +72,10 @@ class ParameterStore {
   const std::deque<Parameter>& all() const { return all_; }
   Parameter* find(const std::string& name);
 
+  // On a GPU max_bits are gathered there: to be cleared before a step's first pass and fetched after its last.
+  void clear_max_bits();
+  void fetch_max_bits();
+
   // Changes whenever weights were written; layers that keep packed copies compare it.
   uint64_t version() const { return version_; }
   void weights_changed() { ++version_; }
@@ -83,6 +91,8 @@ class ParameterStore {
   std::unordered_map<std::string, Parameter*> by_name_;
   ParameterBlock dense_, expert_;
   std::deque<Buffer> tied_chains_;
+  Device device_;
+  Buffer max_bits_;  // u32, in the order of all_; on a GPU
   uint64_t version_ = 1;
   int64_t granules_ = 1, packed_bytes_ = 0;
 };

@@ -1,6 +1,7 @@
 #include "engine/ops/adamw.h"
 
 #include <atomic>
+#include <iterator>
 
 #include "engine/core/simd.h"
 #include "engine/core/thread_pool.h"
@@ -35,8 +36,9 @@ ALWAYS_INLINE I16 same_bits(F16 a, F16 b) {
 
 ALWAYS_INLINE bool in_all_lanes(I16 mask) {
   bool all = true;
-  for (const auto& part : mask.part) {
-    for (int lane = 0; lane < SIMD_WIDTH; ++lane) all &= part[lane] != 0;
+  for (size_t p = 0; p < std::size(mask.part);
+       ++p) {  // a reference to a part may be misaligned, says gcc 12's sanitizer
+    for (int lane = 0; lane < SIMD_WIDTH; ++lane) all &= mask.part[p][lane] != 0;
   }
   return all;
 }

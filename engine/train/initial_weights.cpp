@@ -1,13 +1,13 @@
 #include "engine/train/initial_weights.h"
 
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <vector>
 
 #include "engine/config/config_difference.h"
 #include "engine/core/error.h"
 #include "engine/core/rng.h"
+#include "engine/core/transfer.h"
 #include "engine/train/loaded_model.h"
 
 namespace engine::train {
@@ -70,16 +70,17 @@ std::string without_expert(const std::string& name) {
 
 void copy(const nn::Parameter& from, nn::Parameter& to) {
   ENSURE(from.spec.dims == to.spec.dims, from.spec.name, " and ", to.spec.name, " differ in shape");
-  std::memcpy(to.weight.data, from.weight.data, static_cast<size_t>(to.elements * 4));
+  engine::copy(to.weight, from.weight);
 }
 
 void copy_into_expert(const nn::Parameter& from, const Config& config, nn::Parameter& to) {
   copy(from, to);
-  float* weight = to.weight.f32();
+  HostEdit edit(to.weight);
+  float* weight = edit.f32();
   if (to.spec.name.ends_with(".down_proj.weight") && config.train.upcycle.down_scale != 1) {
     for (int64_t i = 0; i < to.elements; ++i) weight[i] *= static_cast<float>(config.train.upcycle.down_scale);
   }
-  if (config.train.upcycle.noise == 0) return;
+  if (config.train.upcycle.noise == 0) return edit.put();
   double squares = 0;
   for (int64_t i = 0; i < to.elements; ++i) squares += static_cast<double>(weight[i]) * static_cast<double>(weight[i]);
   const double deviation = config.train.upcycle.noise * std::sqrt(squares / static_cast<double>(to.elements));
@@ -87,6 +88,7 @@ void copy_into_expert(const nn::Parameter& from, const Config& config, nn::Param
   fill_normal(noise.data(), 0, to.elements, derive_key(static_cast<uint64_t>(config.seed), "upcycle/" + to.spec.name),
               static_cast<float>(deviation));
   for (int64_t i = 0; i < to.elements; ++i) weight[i] += noise[static_cast<size_t>(i)];
+  edit.put();
 }
 
 void copy_expert_biases(model::Model& from, model::Model& to) {

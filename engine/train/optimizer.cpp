@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
 
 #include "engine/core/error.h"
-#include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "engine/ops/adamw.h"
 #include "engine/ops/gradient_finish.h"
 #include "engine/ops/residual_add.h"
@@ -26,10 +25,13 @@ std::vector<int64_t> shard_begins(int64_t elements, int ranks) {
   return begins;
 }
 
-void set_zero(void* memory, int64_t bytes) {
-  parallel_ranges(bytes, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
-    std::memset(static_cast<char*>(memory) + begin, 0, static_cast<size_t>(end - begin));
-  });
+Tensor range(float* first, int64_t count, Device device) {
+  return Tensor(first, DType::f32, {count}, device);
+}
+
+// Elements [begin, end) of a buffer of `dtype`.
+Tensor part(const Buffer& buffer, DType dtype, int64_t begin, int64_t end) {
+  return Tensor(buffer.data() + begin * dtype_bytes(dtype), dtype, {end - begin}, buffer.device());
 }
 
 }  // namespace
@@ -49,13 +51,16 @@ Optimizer::Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, c
   }
   block_sums_.resize(static_cast<size_t>(table.num_blocks()));
   square_sums_.resize(table.entries().size());
+  if (store.device() == Device::cpu) return;
+  block_sums_there_ = Buffer(table.num_blocks() * 8, store.device());
+  updated_there_ = Buffer(static_cast<int64_t>(slices_.size()) * 4, store.device());
 }
 
 void Optimizer::add_shards(nn::ParameterBlock& block, comm::Group& group) {
   Shards& shards = shards_.emplace_back(Shards{&block, &group, shard_begins(block.elements, group.size()), {}, {}});
   const int64_t count = shards.end() - shards.begin();
-  shards.exp_avg = Buffer(count * 4);
-  shards.exp_avg_sq = Buffer(count * 4);
+  shards.exp_avg = Buffer(count * 4, store_.device());
+  shards.exp_avg_sq = Buffer(count * 4, store_.device());
   moments_bytes_ += count * 8;
   add_slices(shards);
   add_ranges(shards);
@@ -107,12 +112,11 @@ void Optimizer::start_reduction(int64_t layer) {
 void Optimizer::start(Range& range) {
   Shards& shards = *range.shards;
   const size_t rank = static_cast<size_t>(shards.group->rank());
-  double* sums = shards.block->sums.f64() + range.begin;
+  const Tensor sums = part(shards.block->sums, DType::f64, range.begin, range.end);
   const int64_t begin = range.begins[rank], count = range.begins[rank + 1] - begin;
   // in place: a rank's own part is read by nobody else; the oldest of the ring is waited for
   reductions_[num_reductions_++ % kMostReductions] =
-      shards.group->reduce_scatter_sum(Tensor(sums + begin, DType::f64, {count}),
-                                       ConstTensor(sums, DType::f64, {range.end - range.begin}), range.begins);
+      shards.group->reduce_scatter_sum(sums.slice_rows(begin, count), sums, range.begins);
   range.started = true;
 }
 
@@ -127,7 +131,7 @@ void Optimizer::reduce_gradients() {
     for (nn::Parameter& parameter : store_.all()) {
       if (!parameter.tied.chain) continue;
       ops::residual_add({.x_TD = parameter.gradient.chain, .y_TD = parameter.tied.chain});
-      set_zero(parameter.tied.chain.data, parameter.elements * 4);
+      set_zero(parameter.tied.chain);
     }
     return;
   }
@@ -136,24 +140,29 @@ void Optimizer::reduce_gradients() {
   }
   finish_reductions();
   for (Shards& shards : shards_) {
-    double* sums = shards.block->sums.f64();
-    const int64_t begin = shards.begin(), count = shards.end() - begin;
+    const Buffer& sums = shards.block->sums;
+    const int64_t begin = shards.begin(), end = shards.end();
     ops::gradient_finish(
-        {.gradient_N = Tensor(shards.block->gradients.f32() + begin, DType::f32, {count}), .sum_N = sums + begin});
-    set_zero(sums, begin * 8);
-    set_zero(sums + shards.end(), (shards.block->elements - shards.end()) * 8);
+        {.gradient_N = part(shards.block->gradients, DType::f32, begin, end), .sum_N = sums.f64() + begin});
+    set_zero(part(sums, DType::f64, 0, begin));
+    set_zero(part(sums, DType::f64, end, shards.block->elements));
   }
 }
 
 double Optimizer::gradient_norm() {
+  const bool there = store_.device() == Device::cuda;
+  const Tensor sums_there = part(block_sums_there_, DType::f64, 0, there ? table_.num_blocks() : 0);
+  if (there) set_zero(sums_there);
   std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
+  double* sums = there ? sums_there.f64() : block_sums_.data();
   for (size_t i = 0; i < slices_.size(); ++i) {
     const OptimizerSlice& slice = slices_[i];
-    const float* gradient = slice.parameter->gradient.chain.f32() + slice.begin;
-    ops::squared_norm({.block_sums = block_sums_.data() + first_blocks_[i],
-                       .x_N = ConstTensor(gradient, DType::f32, {slice.count}),
+    float* gradient = slice.parameter->gradient.chain.f32() + slice.begin;
+    ops::squared_norm({.block_sums = sums + first_blocks_[i],
+                       .x_N = range(gradient, slice.count, store_.device()),
                        .block = kParameterBlock});
   }
+  if (there) copy(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()}), sums_there);
   // every block has one owner, the others add zero
   world_.all_reduce_sum(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()})).wait();
   double total = 0;
@@ -176,12 +185,14 @@ double Optimizer::gradient_norm() {
 
 void Optimizer::update(int64_t step, double lr, double clip) {
   const ops::BiasCorrections corrections = ops::adamw_bias_corrections(config_.betas[0], config_.betas[1], step);
-  for (OptimizerSlice& slice : slices_) {
-    auto range = [&](float* first) { return Tensor(first, DType::f32, {slice.count}); };
-    ops::adamw({.weight_N = range(slice.parameter->weight.f32() + slice.begin),
-                .m_N = range(slice.exp_avg),
-                .v_N = range(slice.exp_avg_sq),
-                .gradient_N = range(slice.parameter->gradient.chain.f32() + slice.begin),
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    OptimizerSlice& slice = slices_[i];
+    const auto values = [&](float* first) { return range(first, slice.count, store_.device()); };
+    auto* updated_there = reinterpret_cast<uint32_t*>(updated_there_.data());
+    ops::adamw({.weight_N = values(slice.parameter->weight.f32() + slice.begin),
+                .m_N = values(slice.exp_avg),
+                .v_N = values(slice.exp_avg_sq),
+                .gradient_N = values(slice.parameter->gradient.chain.f32() + slice.begin),
                 .lr = static_cast<float>(lr * slice.lr_scale),
                 .beta1 = static_cast<float>(config_.betas[0]),
                 .beta2 = static_cast<float>(config_.betas[1]),
@@ -190,14 +201,14 @@ void Optimizer::update(int64_t step, double lr, double clip) {
                 .clip = static_cast<float>(clip),
                 .bias_correction1 = static_cast<float>(corrections.first),
                 .bias_correction2 = static_cast<float>(corrections.second),
-                .changed = &slice.updated});
+                .changed = updated_there == nullptr ? &slice.updated : updated_there + i});
   }
   std::array<comm::Work, 2> works;
   for (size_t i = 0; i < works.size(); ++i) {
     Shards& shards = shards_[i];
-    Tensor weights(shards.block->weights.data(), DType::f32, {shards.block->elements});
-    works[i] = shards.group->all_gather_v(weights, shards.begins);
-    set_zero(shards.block->gradients.f32() + shards.begin(), (shards.end() - shards.begin()) * 4);
+    works[i] =
+        shards.group->all_gather_v(part(shards.block->weights, DType::f32, 0, shards.block->elements), shards.begins);
+    set_zero(part(shards.block->gradients, DType::f32, shards.begin(), shards.end()));
   }
   for (comm::Work& work : works) work.wait();
   store_.weights_changed();
@@ -206,12 +217,22 @@ void Optimizer::update(int64_t step, double lr, double clip) {
 void Optimizer::clear_gradients() {
   finish_reductions();
   for (Shards& shards : shards_) {
-    set_zero(shards.block->gradients.data(), shards.block->gradients.bytes());
-    set_zero(shards.block->sums.data(), shards.block->sums.bytes());
+    set_zero(part(shards.block->gradients, DType::f32, 0, shards.block->elements));
+    if (store_.granules() > 1) set_zero(part(shards.block->sums, DType::f64, 0, shards.block->elements));
   }
   for (nn::Parameter& parameter : store_.all()) {
-    if (parameter.tied.chain) set_zero(parameter.tied.chain.data, parameter.elements * 4);
+    if (parameter.tied.chain) set_zero(parameter.tied.chain);
   }
+}
+
+void Optimizer::fetch_updated() {
+  if (store_.device() == Device::cpu) return;
+  const Tensor there = part(updated_there_, DType::i32, 0, static_cast<int64_t>(slices_.size()));
+  const HostCopy updated(there);
+  for (size_t i = 0; i < slices_.size(); ++i) {
+    if (updated.i32()[i] != 0) slices_[i].updated = 1;
+  }
+  set_zero(there);
 }
 
 }  // namespace engine::train

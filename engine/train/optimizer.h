@@ -24,7 +24,8 @@ struct OptimizerSlice {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   double lr_scale = 1, weight_decay = 0;
-  uint32_t updated = 0;  // 1 once a step has changed a bit of it, until whoever reads this sets it to 0
+  uint32_t updated = 0;  // 1 once a step has changed a bit of it, until whoever reads this sets it to 0. On a GPU
+                         // after fetch_updated()
 };
 
 class Optimizer {
@@ -53,6 +54,8 @@ class Optimizer {
   void clear_gradients();
 
   std::vector<OptimizerSlice>& slices() { return slices_; }
+  // On a GPU the marks of what was updated are made there.
+  void fetch_updated();
   int64_t state_bytes() const { return moments_bytes_; }
 
  private:
@@ -93,6 +96,7 @@ class Optimizer {
   std::vector<double> block_sums_;     // by block of the table
   std::vector<double> square_sums_;
   int64_t moments_bytes_ = 0;
+  Buffer block_sums_there_, updated_there_;  // on a GPU: f64 by block of the table, u32 by slice
 };
 
 }  // namespace engine::train

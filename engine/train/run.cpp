@@ -38,7 +38,7 @@ class Run {
         console_(leads_ && options.console != nullptr ? *options.console : silent_),
         sampler_(corpus, config.train.seq_len, static_cast<uint64_t>(config.seed)),
         placement_(initial_placement(config, groups.ep->size())),
-        trainer_(std::in_place, config, groups, placement_),
+        trainer_(std::in_place, config, groups, placement_, options.device),
         checkpoints_(*trainer_, directory, corpus.text_hash(), console_),
         log_(*trainer_, corpus, sampler_, written_directory(), console_, options.status),
         evaluation_(*trainer_, corpus, written_directory(), console_) {}

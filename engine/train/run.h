@@ -19,6 +19,7 @@ struct RunOptions {
   ResumeOptions resume{};
   bool overfit_batch = false;  // the first batch in every step
   bool dry_run = false;        // everything up to and including one step; nothing is written
+  Device device = Device::cpu;
   // Of the process that leads; null: nothing is said, no status.json is kept.
   Console* console = nullptr;
   RunStatus* status = nullptr;

@@ -19,9 +19,10 @@ nn::ParameterStore& committed(nn::ParameterStore& store, const Config& config) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement)
+Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement, Device device)
     : config_(config),
       groups_(groups),
+      store_(device),
       model_(config_, store_, *groups.ep, std::move(placement)),
       table_(committed(store_, config_), groups),
       optimizer_(config_.optim, store_, table_, groups),
@@ -120,6 +121,7 @@ void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read, 
     begin = now, dispatch += dispatched;
   };
   grid_.begin_step();
+  store_.clear_max_bits();
   std::fill(granule_losses_.begin(), granule_losses_.end(), 0.0);
   model_.begin_step();
   for (int64_t index = 0; index < schedule_.num_passes(); ++index) {
@@ -140,6 +142,7 @@ void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read, 
       }
     }
   }
+  store_.fetch_max_bits();
 }
 
 void Trainer::collect_losses(StepResult& result) {

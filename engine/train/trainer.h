@@ -46,8 +46,9 @@ struct StepResult {
 
 class Trainer {
  public:
-  // Builds the model of this rank and gives it memory; weights are initialised from the seed.
-  Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement = {});
+  // Builds the model of this rank on the device and gives it memory; weights are initialised from the seed.
+  Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement = {},
+          Device device = Device::cpu);
 
   // One optimizer step on the samples at places [first_sample, first_sample + sequences per step) of the order.
   // Throws Error(numerical) before any weight is touched when a gradient is not finite. After a spike that is to be

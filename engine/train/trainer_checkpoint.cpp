@@ -92,8 +92,9 @@ namespace {
 
 std::vector<checkpoint::MomentSlice> moment_slices(Trainer& trainer) {
   std::vector<checkpoint::MomentSlice> slices;
+  const Device device = trainer.store().device();
   for (OptimizerSlice& s : trainer.optimizer().slices()) {
-    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq, &s.updated});
+    slices.push_back({s.parameter->spec.name, s.begin, s.count, s.exp_avg, s.exp_avg_sq, &s.updated, device});
   }
   return slices;
 }
@@ -139,6 +140,7 @@ void describe_for_transformers(const Config& config, checkpoint::SaveRequest& re
 
 checkpoint::SaveRequest save_request(Trainer& trainer) {
   const Config& config = trainer.config();
+  trainer.optimizer().fetch_updated();
   checkpoint::SaveRequest request{.store = &trainer.store(),
                                   .moments = moment_slices(trainer),
                                   .keep_last = config.checkpoint.keep_last,

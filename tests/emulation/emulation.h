@@ -23,6 +23,9 @@ struct Settings {
 void set(const Settings& settings);
 const Settings& settings();
 
+// Whether every access to memory is checked: in the executables called *_checked.
+bool checks_accesses();
+
 // The faults since the last call. A program that ends with faults nobody has taken prints them and exits with 1.
 std::vector<std::string> take_faults();
 

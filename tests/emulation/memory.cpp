@@ -118,6 +118,12 @@ void check_pointer_argument(const void* p) {
 
 using emulation::is_device;
 
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  std::lock_guard lock(emulation::memory);
+  *total = *free = emulation::kReserved;
+  for (const auto& [begin, bytes] : emulation::allocations) *free -= bytes;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {"emulated device", emulation::kReserved, 227 * 1024, 9, 0, 4};
   return cudaSuccess;

@@ -47,7 +47,6 @@ void join(Clock& clock, const Clock& other) {
 
 bool step(CUstream_st* stream) {
   if (stream->queue.empty()) return false;
-  DeviceAccess access;
   running = stream->queue.front().number;
   const bool finished = stream->queue.front().run();
   running = 0;
@@ -67,6 +66,8 @@ bool step_another() {
 template <class Done>
 void drive(CUstream_st* wanted, Done done) {
   std::lock_guard lock(device);
+  if (done()) return;
+  const DeviceAccess access;  // once for all that runs: with much memory in use it takes longer than a small kernel
   while (!done()) {
     const bool prefer_wanted = current.streams != Streams::shuffled || next_random(random_state) % 4 != 0;
     if (wanted != nullptr && prefer_wanted && step(wanted)) continue;
@@ -100,6 +101,10 @@ void set(const Settings& settings) {
 }
 const Settings& settings() {
   return current;
+}
+
+bool checks_accesses() {
+  return observer != nullptr;
 }
 
 uint32_t current_operation() {

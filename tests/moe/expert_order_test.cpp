@@ -38,6 +38,20 @@ TEST_CASE("expert_order: rows are sorted by expert, then token, and every slot f
         }
       }
       CHECK(offsets.back() == row);
+      const std::vector<int64_t> granules = {0, T / 3, T / 3, T};  // one is empty
+      std::vector<int64_t> starts(static_cast<size_t>(E * 4), 99);
+      moe::granule_starts({.starts = starts.data(),
+                           .tokens_N = tokens.data(),
+                           .offsets = offsets.data(),
+                           .granules = granules.data(),
+                           .num_granules = 3,
+                           .num_experts = E});
+      for (size_t i = 0; i < starts.size(); ++i) {
+        const size_t e = i / 4, g = i % 4;
+        int64_t expected = offsets[e];
+        while (expected < offsets[e + 1] && tokens[static_cast<size_t>(expected)] < granules[g]) ++expected;
+        CHECK(starts[i] == (g == 3 ? offsets[e + 1] : expected));
+      }
       for (; row < T * K; ++row) {
         CHECK(tokens[static_cast<size_t>(row)] == -1);
         CHECK(slots[static_cast<size_t>(row)] == -1);

@@ -2,6 +2,7 @@
 #include "moe/expert_order.h"
 #include "moe/permute.h"
 #include "moe/router.h"
+#include "moe/routing_sums.h"
 #include "tests/support/device.h"
 
 namespace {
@@ -197,7 +198,62 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
       CHECK(slots_d.host() == slots);
       CHECK(rows_d.host() == rows);
       CHECK(offsets_d.host() == offsets);
+      const std::vector<int64_t> granules = {0, 10, 10, T};
+      std::vector<int64_t> starts(static_cast<size_t>(E * 4), 99);
+      DeviceArray<int64_t> starts_d(starts);
+      moe::GranuleStarts there{.starts = starts.data(),
+                               .tokens_N = tokens.data(),
+                               .offsets = offsets.data(),
+                               .granules = granules.data(),
+                               .num_granules = 3,
+                               .num_experts = E};
+      moe::granule_starts(there);
+      there.starts = starts_d.data(), there.tokens_N = tokens_d.data(), there.offsets = offsets_d.data();
+      there.device = Device::cuda;
+      moe::granule_starts(there);
+      CHECK(starts_d.host() == starts);
       return {sent_d.host(), scaled_d.host(), back_d.host(), sum_d.host(), dweights_d.host()};
     });
   });
+}
+
+TEST_CASE("cuda: the routing of a pass adds up as on the CPU") {
+  const int64_t T = 700, E = 70, K = 3;
+  const auto scores = fresh_values(T * E, DType::f32), weights = fresh_values(T * K, DType::f32);
+  const auto lse = fresh_values(T, DType::f32), entropy = fresh_values(T, DType::f32);
+  std::vector<float> positive = scores;
+  for (float& s : positive) s = std::fabs(s);
+  std::vector<int32_t> idx;
+  for (int64_t i = 0; i < T * K; ++i) idx.push_back(i / K % 7 == 3 ? -1 : static_cast<int32_t>(i * 11 % E));
+  const std::vector<int64_t> offsets = {0, 257, 257, 640, T};
+  const int64_t ranges = 4, width = moe::routing_sums_width(E);
+  for (bool divide : {false, true}) {
+    const std::vector<float>& p = divide ? positive : scores;
+    std::vector<double> sums(static_cast<size_t>(ranges * width), 0.5);
+    moe::RoutingSums a{.sums = sums.data(),
+                       .scores_TE = tensor(p, {T, E}),
+                       .topk_idx_TK = ConstTensor(idx.data(), DType::i32, {T, K}),
+                       .topk_weights_TK = tensor(weights, {T, K}),
+                       .lse_T = tensor(lse, {T}),
+                       .entropy_T = tensor(entropy, {T}),
+                       .offsets = offsets.data(),
+                       .count = ranges,
+                       .divide = divide};
+    moe::routing_sums(a);
+    test::check_parity("sums", DType::f32, {{sums.begin(), sums.end()}}, [&]() -> Results {
+      DeviceTensor p_d(p, {T, E}), weights_d(weights, {T, K}), lse_d(lse, {T}), entropy_d(entropy, {T});
+      DeviceArray<int32_t> idx_d(idx);
+      std::vector<double> there(static_cast<size_t>(ranges * width), 0.5);
+      moe::routing_sums({.sums = there.data(),
+                         .scores_TE = p_d,
+                         .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
+                         .topk_weights_TK = weights_d,
+                         .lse_T = lse_d,
+                         .entropy_T = entropy_d,
+                         .offsets = offsets.data(),
+                         .count = ranges,
+                         .divide = divide});
+      return {{there.begin(), there.end()}};
+    });
+  }
 }
