@@ -54,6 +54,7 @@ AttentionLayer::AttentionLayer(const ModelConfig& config, int64_t layer, engine:
       interleave_(config.rope_interleave),
       tables_(std::move(tables)),
       device_(store.device()),
+      storage_(store.activations()),
       q_proj_(store, projection(config, layer, "q_proj.weight", num_heads_ * head_dim_, config.hidden_size, 1),
               config.attention_bias),
       k_proj_(store, projection(config, layer, "k_proj.weight", num_kv_heads_ * head_dim_, config.hidden_size, 1),
@@ -79,18 +80,18 @@ void AttentionLayer::plan(ArenaPlan& plan, int64_t max_rows) {
   ArenaPlan::Scope scope(plan, name_);
   ArenaPlan::Frame frame(plan);
   const int64_t q_width = num_heads_ * head_dim_, k_width = num_kv_heads_ * head_dim_;
-  q_ = plan.saved("q_THC", DType::f32, {max_rows, q_width});
-  k_ = plan.saved("k_TGC", DType::f32, {max_rows, k_width});
-  v_ = plan.saved("v_TGC", DType::f32, {max_rows, k_width});
-  o_ = plan.saved("o_THC", DType::f32, {max_rows, q_width});
+  q_ = plan.saved("q_THC", plan.activations(), {max_rows, q_width});
+  k_ = plan.saved("k_TGC", plan.activations(), {max_rows, k_width});
+  v_ = plan.saved("v_TGC", plan.activations(), {max_rows, k_width});
+  o_ = plan.saved("o_THC", plan.activations(), {max_rows, q_width});
   lse_ = plan.saved("lse_TH", DType::f32, {max_rows, num_heads_});
-  dq_ = plan.scratch("dq_THC", DType::f32, {max_rows, q_width});
-  dk_ = plan.scratch("dk_TGC", DType::f32, {max_rows, k_width});
-  dv_ = plan.scratch("dv_TGC", DType::f32, {max_rows, k_width});
-  do_ = plan.scratch("do_THC", DType::f32, {max_rows, q_width});
+  dq_ = plan.scratch("dq_THC", plan.activations(), {max_rows, q_width});
+  dk_ = plan.scratch("dk_TGC", plan.activations(), {max_rows, k_width});
+  dv_ = plan.scratch("dv_TGC", plan.activations(), {max_rows, k_width});
+  do_ = plan.scratch("do_THC", plan.activations(), {max_rows, q_width});
   if (!q_norm_) return;
   for (auto [norm, width] : {std::pair{&*q_norm_, q_width}, std::pair{&*k_norm_, k_width}}) {
-    norm->input = plan.saved("norm_input", DType::f32, {max_rows, width});
+    norm->input = plan.saved("norm_input", plan.activations(), {max_rows, width});
     norm->rstd = plan.saved("norm_rstd", DType::f32, {max_rows * norm->groups});
   }
 }
@@ -233,8 +234,8 @@ void AttentionLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy
 void AttentionLayer::reserve_keys(int64_t num_sequences, int64_t capacity) {
   capacity_ = capacity;
   const std::initializer_list<int64_t> dims = {num_sequences * capacity, num_kv_heads_ * head_dim_};
-  kept_keys_.emplace(DType::f32, dims, device_);
-  kept_values_.emplace(DType::f32, dims, device_);
+  kept_keys_.emplace(storage_, dims, device_);
+  kept_values_.emplace(storage_, dims, device_);
 }
 
 void AttentionLayer::append_keys(const Pass& pass, ConstTensor k_TGC, ConstTensor v_TGC) {

@@ -58,6 +58,7 @@ class AttentionLayer : public engine::nn::Layer {
   bool interleave_;
   std::shared_ptr<const RopeTables> tables_;
   engine::Device device_;
+  engine::DType storage_;  // of activations
   engine::nn::Linear q_proj_, k_proj_, v_proj_, o_proj_;
   std::optional<QkNorm> q_norm_, k_norm_;
   Slot q_, k_, v_, o_, lse_, dq_, dk_, dv_, do_;

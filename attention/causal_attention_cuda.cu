@@ -1,5 +1,6 @@
 #include "attention/causal_attention.h"
 
+#include "attention/causal_attention_cudnn.h"
 #include "engine/core/cuda_reduce.cuh"
 
 // Tiles of 32 queries and 32 keys in shared memory; tiles of keys begin at multiples of 32 of the position, so what
@@ -103,6 +104,7 @@ __device__ void weigh(float* scores, const Softmax& softmax, const Queries& q, i
     const float weight = visible ? expf(score - largest) : 0.0f;
     const float sum = warp_reduce(weight, Sum{});
     scores[i * kScoreStride + lane] = weight;
+    __syncwarp();  // all lanes have read `largest`
     if (lane != 0) continue;
     const float rescale = before == largest ? 1.0f : expf(before - largest);  // nothing visible yet: -inf both
     softmax.rescale[i] = rescale;
@@ -298,6 +300,7 @@ dim3 grid_of(int64_t rows, int64_t heads) {
 }  // namespace
 
 void causal_attention_forward(const CausalAttentionForward& a) {
+  if (cudnn_attention_forward(a)) return;
   const Shape shape{static_cast<int>(a.num_heads),
                     static_cast<int>(a.num_kv_heads),
                     static_cast<int>(a.head_dim),
@@ -315,6 +318,7 @@ void causal_attention_forward(const CausalAttentionForward& a) {
 }
 
 void causal_attention_backward(const CausalAttentionBackward& a) {
+  if (cudnn_attention_backward(a)) return;
   const Shape shape{static_cast<int>(a.num_heads),
                     static_cast<int>(a.num_kv_heads),
                     static_cast<int>(a.head_dim),

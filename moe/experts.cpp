@@ -7,7 +7,6 @@
 
 namespace moe {
 
-using engine::DType;
 namespace ops = engine::ops;
 
 Experts::Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::ParameterStore& store,
@@ -15,6 +14,7 @@ Experts::Experts(const engine::ModelConfig& config, int64_t layer, engine::nn::P
     : store_(store),
       hidden_size_(config.hidden_size),
       width_(config.moe_intermediate_size),
+      storage_(store.activations()),
       input_(store.device()),
       gate_(store.device()),
       up_(store.device()),
@@ -40,18 +40,18 @@ void Experts::add(Projection& projection, const std::string& name, int64_t rows,
 }
 
 void Experts::reserve(int64_t rows, ExpertWorkspace& workspace) {
-  input_.reserve(DType::f32, rows, hidden_size_);
-  gate_.reserve(DType::f32, rows, width_);
-  up_.reserve(DType::f32, rows, width_);
-  activation_.reserve(DType::f32, rows, width_);
-  output_.reserve(DType::f32, rows, hidden_size_);
-  workspace.dexpert_out.reserve(DType::f32, rows, hidden_size_);
-  workspace.dactivation.reserve(DType::f32, rows, width_);
-  workspace.dexpert_in.reserve(DType::f32, rows, hidden_size_);
+  input_.reserve(storage_, rows, hidden_size_);
+  gate_.reserve(storage_, rows, width_);
+  up_.reserve(storage_, rows, width_);
+  activation_.reserve(storage_, rows, width_);
+  output_.reserve(storage_, rows, hidden_size_);
+  workspace.dexpert_out.reserve(storage_, rows, hidden_size_);
+  workspace.dactivation.reserve(storage_, rows, width_);
+  workspace.dexpert_in.reserve(storage_, rows, hidden_size_);
 }
 
 Tensor Experts::input(int64_t num_rows) {
-  return input_view_ = input_.view(DType::f32, num_rows, hidden_size_);
+  return input_view_ = input_.view(storage_, num_rows, hidden_size_);
 }
 
 Experts::Part Experts::part_of(const TokenDispatcher& rows, int64_t chunk) {
@@ -63,7 +63,7 @@ Experts::Part Experts::part_of(const TokenDispatcher& rows, int64_t chunk) {
 const ConstTensor* Experts::refresh(const Projection& projection, Packed& packed, const Part& part) const {
   packed.views_e.resize(packed.copies_e.size());
   for (size_t e = static_cast<size_t>(part.first); e < static_cast<size_t>(part.first + part.count); ++e) {
-    packed.views_e[e] = packed.copies_e[e].get(store_, *projection.parameters_e[e]);
+    packed.views_e[e] = packed.copies_e[e].get(store_, *projection.parameters_e[e], storage_);
   }
   return packed.views_e.data() + part.first;
 }
@@ -106,9 +106,9 @@ void Experts::weight_gradient(Projection& projection, const TokenDispatcher& row
 ConstTensor Experts::forward(const TokenDispatcher& rows, int64_t chunk) {
   const int64_t R = rows.num_rows();
   const Part part = part_of(rows, chunk);
-  Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
-  Tensor activation_RF = activation_.view(DType::f32, R, width_);
-  output_view_ = output_.view(DType::f32, R, hidden_size_);
+  Tensor gate_RF = gate_.view(storage_, R, width_), up_RF = up_.view(storage_, R, width_);
+  Tensor activation_RF = activation_.view(storage_, R, width_);
+  output_view_ = output_.view(storage_, R, hidden_size_);
   if (part.count == 0) return output_view_;
   product(gate_proj_, rows, part, input_view_, gate_RF);
   product(up_proj_, rows, part, input_view_, up_RF);
@@ -122,10 +122,10 @@ ConstTensor Experts::backward(const engine::nn::Pass& pass, const TokenDispatche
                               ConstTensor dexpert_out_RD, ExpertWorkspace& workspace) {
   const int64_t R = rows.num_rows();
   const Part part = part_of(rows, chunk);
-  Tensor gate_RF = gate_.view(DType::f32, R, width_), up_RF = up_.view(DType::f32, R, width_);
-  Tensor activation_RF = activation_.view(DType::f32, R, width_);
-  Tensor dactivation_RF = workspace.dactivation.view(DType::f32, R, width_);
-  Tensor dexpert_in_RD = workspace.dexpert_in.view(DType::f32, R, hidden_size_);
+  Tensor gate_RF = gate_.view(storage_, R, width_), up_RF = up_.view(storage_, R, width_);
+  Tensor activation_RF = activation_.view(storage_, R, width_);
+  Tensor dactivation_RF = workspace.dactivation.view(storage_, R, width_);
+  Tensor dexpert_in_RD = workspace.dexpert_in.view(storage_, R, hidden_size_);
   if (part.count == 0) return dexpert_in_RD;
   input_gradient(down_proj_, rows, part, dexpert_out_RD, dactivation_RF, false);
   weight_gradient(down_proj_, rows, part, activation_RF, dexpert_out_RD, pass);

@@ -39,7 +39,9 @@ class Experts {
   ConstTensor backward(const engine::nn::Pass& pass, const TokenDispatcher& rows, int64_t chunk,
                        ConstTensor dexpert_out_RD, ExpertWorkspace& workspace);
   int64_t bytes() const { return input_.bytes() + gate_.bytes() + up_.bytes() + activation_.bytes() + output_.bytes(); }
-  int64_t bytes_of(int64_t rows) const { return rows * (2 * hidden_size_ + 3 * width_) * 4; }
+  int64_t bytes_of(int64_t rows) const {
+    return rows * (2 * hidden_size_ + 3 * width_) * engine::dtype_bytes(storage_);
+  }
   int64_t growths() const { return input_.growths() + gate_.growths(); }
 
  private:
@@ -69,6 +71,7 @@ class Experts {
 
   engine::nn::ParameterStore& store_;
   int64_t hidden_size_, width_;
+  engine::DType storage_;  // of activations
   Projection gate_proj_, up_proj_, down_proj_;
   engine::GrowingBuffer input_, gate_, up_, activation_, output_;
   Tensor input_view_, output_view_;

@@ -10,6 +10,7 @@
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/core/transfer.h"
+#include "engine/ops/convert.h"
 #include "engine/ops/residual_add.h"
 #include "engine/ops/sigmoid_gate.h"
 
@@ -66,6 +67,7 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
       num_experts_(config.num_experts),
       slots_(config.num_experts_per_tok),
       hidden_size_(config.hidden_size),
+      storage_(store.activations()),
       shared_(shared),
       index_(shared.num_layers++),
       ep_(ep),
@@ -103,7 +105,7 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
 void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   engine::ArenaPlan::Scope scope(plan, "mlp");
   engine::ArenaPlan::Frame frame(plan);
-  if (config_.jitter > 0) {
+  if (routes_a_copy()) {
     routed_input_ = plan.saved("routed_input_TD", DType::f32, {max_rows, hidden_size_});
     drouted_ = plan.scratch("drouted_TD", DType::f32, {max_rows, hidden_size_});
   }
@@ -120,10 +122,10 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   dweights_ = plan.scratch("dtopk_weights_TK", DType::f32, {max_rows, slots_});
   dlogits_ = plan.scratch("drouter_logits_TE", DType::f32, {max_rows, num_experts_});
   if (shared_expert_) {
-    shared_out_ = plan.saved("shared_out_TD", DType::f32, {max_rows, hidden_size_});
-    shared_logit_ = plan.saved("shared_logit_T", DType::f32, {max_rows, 1});
-    dshared_ = plan.scratch("dshared_TD", DType::f32, {max_rows, hidden_size_});
-    dshared_logit_ = plan.scratch("dshared_logit_T", DType::f32, {max_rows, 1});
+    shared_out_ = plan.saved("shared_out_TD", plan.activations(), {max_rows, hidden_size_});
+    shared_logit_ = plan.saved("shared_logit_T", plan.activations(), {max_rows, 1});
+    dshared_ = plan.scratch("dshared_TD", plan.activations(), {max_rows, hidden_size_});
+    dshared_logit_ = plan.scratch("dshared_logit_T", plan.activations(), {max_rows, 1});
     shared_expert_->plan(plan, max_rows);
   }
   dispatcher_.reserve(max_rows, shared_.recv_headroom);
@@ -155,22 +157,22 @@ int64_t MoeLayer::experts_used() const {
   return used;
 }
 
-void MoeLayer::jitter_input(const Pass& pass, ConstTensor x_TD, Tensor routed_TD) const {
+// Multiplies every element by a factor from [1 - jitter, 1 + jitter).
+void MoeLayer::jitter_input(const Pass& pass, Tensor x_TD) const {
   const uint64_t key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_));
   const float width = static_cast<float>(config_.jitter);
-  const engine::HostCopy from(x_TD);
-  engine::HostEdit to(routed_TD, engine::HostEdit::From::zeros);
+  engine::HostEdit edit(x_TD);
   engine::parallel_ranges(pass.num_rows(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t d = 0; d < hidden_size_; ++d) {
         const uint64_t element = static_cast<uint64_t>((pass.first_row + t) * hidden_size_ + d);
         const engine::Philox4 bits = engine::philox(key, element / 4, static_cast<uint64_t>(pass.step));
         const float u = engine::uniform_from_bits(bits[element % 4]);
-        to.f32()[t * hidden_size_ + d] = from.f32()[t * hidden_size_ + d] * (1.0f + width * (2.0f * u - 1.0f));
+        edit.f32()[t * hidden_size_ + d] *= 1.0f + width * (2.0f * u - 1.0f);
       }
     }
   });
-  to.put();
+  edit.put();
 }
 
 void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
@@ -181,9 +183,11 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   {
     Profiler::Scope time(*pass.profiler, "router");
     ConstTensor routed_TD = x_TD;
-    if (config_.jitter > 0 && pass.training) {
-      jitter_input(pass, x_TD, arena.view(routed_input_, T));
-      routed_TD = arena.view(routed_input_, T);
+    if (routes_a_copy()) {
+      const Tensor copy_TD = arena.view(routed_input_, T);
+      engine::ops::convert({.y_TD = copy_TD, .x_TD = x_TD});
+      if (config_.jitter > 0 && pass.training) jitter_input(pass, copy_TD);
+      routed_TD = copy_TD;
     }
     gate_.forward(routed_TD, arena.view(logits_, T));
     ConstTensor bias_E = expert_bias_ ? expert_bias_->view() : ConstTensor();
@@ -285,7 +289,7 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
   const engine::Arena& arena = *pass.arena;
   const int64_t T = pass.num_rows();
   Tensor dweights_TK = arena.view(dweights_, T), dlogits_TE = arena.view(dlogits_, T);
-  Tensor dexpert_out_RD = shared_.workspace.dexpert_out.view(DType::f32, dispatcher_.num_rows(), hidden_size_);
+  Tensor dexpert_out_RD = shared_.workspace.dexpert_out.view(storage_, dispatcher_.num_rows(), hidden_size_);
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
     dispatcher_.start_combine_backward(dy_TD, arena.view(topk_weights_, T));
@@ -326,12 +330,11 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
                                .dprobabilities = dprobabilities_there_.of(dprobabilities, ranges * num_experts_),
                                .z_factors = z_factors_there_.of(z_factors, ranges)},
                    .options = options_});
-  if (config_.jitter > 0) {
-    // d(routed) goes through the same factors
+  if (routes_a_copy()) {
     Tensor drouted_TD = arena.view(drouted_, T), routed_TD = arena.view(routed_input_, T);
     gate_.backward_weight(routed_TD, dlogits_TE, pass.granules);
     gate_.backward_input(dlogits_TE, drouted_TD, false);
-    jitter_input(pass, drouted_TD, drouted_TD);
+    if (config_.jitter > 0) jitter_input(pass, drouted_TD);  // the same factors
     engine::ops::residual_add({.x_TD = dx_TD, .y_TD = drouted_TD});
   } else {
     gate_.backward_weight(x_TD, dlogits_TE, pass.granules);

@@ -76,7 +76,9 @@ class MoeLayer : public engine::nn::Layer {
  private:
   class WaitClock;
   void limit_room();
-  void jitter_input(const engine::nn::Pass& pass, ConstTensor x_TD, Tensor routed_TD) const;
+  void jitter_input(const engine::nn::Pass& pass, Tensor x_TD) const;
+  // Whether the router reads an f32 copy of the input instead of the input.
+  bool routes_a_copy() const { return config_.jitter > 0 || storage_ != engine::DType::f32; }
   Tensor drop(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK);
   RoutingSums routing_of(const engine::nn::Pass& pass) const;
   void record(const engine::nn::Pass& pass);
@@ -88,6 +90,7 @@ class MoeLayer : public engine::nn::Layer {
   engine::RouterConfig config_;
   RouterOptions options_;
   int64_t layer_, num_experts_, slots_, hidden_size_;
+  engine::DType storage_;  // of activations; the router computes in f32
   MoeShared& shared_;
   size_t index_;  // among the MoE layers
   comm::Group& ep_;

@@ -85,7 +85,7 @@ build_tests() {
     need nvcc "it comes with CUDA 13"
   fi
   configure "$build" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" >>"$log" 2>&1 || return
-  check "build" "$log" ninja -C "$build" cuda_tests
+  check "build" "$log" ninja -k 0 -C "$build" cuda_tests
 }
 
 # Names of the tests' executables; the emulated device's checked ones belong to the other phase.

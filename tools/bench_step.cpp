@@ -15,10 +15,12 @@
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/core/transfer.h"
+#include "engine/ops/convert.h"
 #include "engine/ops/fma_peak.h"
 #include "engine/ops/matmul.h"
 #include "engine/train/trainer.h"
 #include "tools/bench.h"
+#include "tools/device_option.h"
 #include "tools/synthetic_sample.h"
 
 namespace tools {
@@ -42,13 +44,18 @@ struct Measured {
   int64_t memory = 0;  // that all ranks took
 };
 
-// The rate of a large product of f32 on the GPU.
-double product_gflops() {
-  constexpr int64_t kSize = 4096, kTimes = 4;
-  const OwnedTensor x(DType::f32, {kSize, kSize}, Device::cuda), y(DType::f32, {kSize, kSize}, Device::cuda);
-  HostEdit values(x.view);
-  fill_normal(values.f32(), 0, kSize * kSize, 1, 1.0f);
-  values.put();
+// The rate of a large product on the GPU, on random numbers.
+double product_gflops(DType storage) {
+  constexpr int64_t kSize = 8192;
+  const int64_t kTimes = storage == DType::f32 ? 2 : 10;
+  const OwnedTensor x(storage, {kSize, kSize}, Device::cuda), y(storage, {kSize, kSize}, Device::cuda);
+  {
+    const OwnedTensor numbers(DType::f32, {kSize, kSize}, Device::cuda);
+    HostEdit values(numbers.view, HostEdit::From::zeros);
+    fill_normal(values.f32(), 0, kSize * kSize, 1, 1.0f);
+    values.put();
+    ops::convert({.y_TD = x.view, .x_TD = numbers.view});
+  }
   const auto multiply = [&] { ops::matmul_forward({.y_TN = y.view, .x_TD = x.view, .packed_weight = x.view}); };
   multiply();
   device_synchronize();
@@ -59,8 +66,10 @@ double product_gflops() {
 }
 
 Measured measure(const Config& config, const Options& options, comm::ParallelGroups& groups) {
-  const Device device = options.device == "cuda" ? Device::cuda : Device::cpu;
+  const Device device = chosen_device(options.device);
   const int64_t memory_before = device == Device::cuda ? device_memory_used() : 0;
+  const DType storage = config.train.precision == "bf16" ? DType::bf16 : DType::f32;
+  const double peak = device == Device::cuda ? product_gflops(storage) : 0;  // before the model takes the memory
   train::Trainer trainer(config, groups, {}, device);
   trainer.begin_digest();
   const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };
@@ -68,7 +77,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
   Measured result;
   for (int64_t step = 0; step < options.steps + 2; ++step) {
     if (step == 2) trainer.model().profiler().clear();  // the first step is computed twice, the second warms up
-    if (step >= 2) peaks.push_back(device == Device::cuda ? product_gflops() : ops::measure_fma_peak_gflops());
+    if (step >= 2) peaks.push_back(device == Device::cuda ? peak : ops::measure_fma_peak_gflops());
     const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
     if (step >= 2) seconds.push_back(r.seconds);
     result.loss = r.loss;
@@ -91,7 +100,10 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
 int run(const Options& options) {
   const Config config = load_config(options.config, options.sets);
   const int64_t ep_size = check_ranks(config, options.ranks);
-  if (options.device == "cuda") require_device();
+  chosen_device(options.device);
+  if (options.device == "cpu" && config.train.precision == "bf16") {
+    throw Error(ExitCode::environment, "train.precision is \"bf16\", which needs a GPU; use --device cuda");
+  }
   const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
   Measured m;
   const int64_t memory_before = resident_memory();
@@ -129,8 +141,8 @@ int run(const Options& options) {
   std::printf("%s: %.0f tokens/s, %.3f s per step of %.0f tokens (median of %lld)\n", options.config.c_str(),
               tokens / m.seconds, m.seconds, tokens, static_cast<long long>(options.steps));
   if (options.device == "cuda") {
-    std::printf("model %.1f GFLOP/s = %.2f of the %.1f GFLOP/s of a product of f32 measured between the steps (%s)\n",
-                gflops, fraction, m.peak_gflops, device_name().c_str());
+    std::printf("model %.1f GFLOP/s = %.2f of the %.1f GFLOP/s of a product in %s of 8192 x 8192 matrices (%s)\n",
+                gflops, fraction, m.peak_gflops, config.train.precision.c_str(), device_name().c_str());
   } else {
     std::printf(
         "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "
@@ -155,7 +167,7 @@ void add_bench_step(CLI::App& bench, Command& chosen) {
   command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--device", options->device, "cpu (default) or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+  add_device_option(*command, options->device);
   command->add_option("--steps", options->steps, "steps to measure, after two that are not")
       ->check(CLI::PositiveNumber);
   command->add_flag("--json", options->json, "one JSON object on stdout");

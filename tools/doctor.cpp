@@ -11,6 +11,7 @@
 
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
+#include "engine/core/device.h"
 #include "engine/core/dispatch.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -92,7 +93,9 @@ Check disk() {
 Check cuda() {
   std::error_code error;
   if (!fs::exists("/dev/nvidia0", error)) return {"cuda", "note", "no NVIDIA device; training runs on the CPU", ""};
-  return {"cuda", "note", "an NVIDIA device, but --device cuda is not there yet; training runs on the CPU", ""};
+  const std::string reason = why_no_device();
+  if (reason.empty()) return {"cuda", "ok", device_name(), ""};
+  return {"cuda", "note", reason, ""};
 }
 
 std::vector<Check> examine() {

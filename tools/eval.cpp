@@ -16,6 +16,7 @@
 #include "engine/train/evaluation_history.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/device_option.h"
 #include "tools/text_sets.h"
 
 namespace tools {
@@ -26,7 +27,7 @@ using engine::train::EvalResult;
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model, against;
+  std::string model, against, device = "cpu";
   TextChoice texts;
   std::vector<std::string> requirements;
   bool json = false, baselines = true;
@@ -114,7 +115,7 @@ std::string data_choice(const Config& config) {
 
 // The model of --against on the windows of the first one.
 Evaluated evaluate_other(const Options& options, const Config& config, const std::vector<data::TokenSet>& sets) {
-  train::LoadedModel other(options.against);
+  train::LoadedModel other(options.against, chosen_device(options.device));
   const ModelConfig& model = other.config().model;
   if (model.vocabulary() != config.model.vocabulary()) {
     throw Error(ExitCode::usage,
@@ -238,7 +239,7 @@ int run(const Options& options) {
   }
   ThreadPool pool(options.threads > 0 ? options.threads : available_processors());
   pool.make_current();
-  auto loaded = std::make_unique<train::LoadedModel>(options.model);
+  auto loaded = std::make_unique<train::LoadedModel>(options.model, chosen_device(options.device));
   const Config config = loaded->config();
   train::note_byte_reading(config.model);
   data::Corpus corpus;
@@ -306,6 +307,7 @@ void add_eval(CLI::App& app, Command& chosen) {
   command->add_option("--by-date", options->texts.by_date,
                       "FILES: a set for each month, by the date in a file's path or of its last change");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
+  add_device_option(*command, options->device);
   command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
   command->add_flag("--json", options->json, "one JSON object on stdout");
   command->add_option("--against", options->against,

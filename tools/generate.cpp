@@ -14,6 +14,7 @@
 #include "engine/train/generate.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/device_option.h"
 
 namespace tools {
 namespace {
@@ -23,7 +24,7 @@ using engine::ExitCode;
 using engine::str;
 
 struct Options {
-  std::string model, prompt, prompts;
+  std::string model, prompt, prompts, device = "cpu";
   engine::train::GenerateOptions generate;
   int threads = 0;
   bool json = false;
@@ -67,7 +68,7 @@ int run(const Options& options) {
   for (const std::string& prompt : prompts) encoded.push_back(engine::data::encode(prompt));
   engine::ThreadPool pool(options.threads > 0 ? options.threads : engine::available_processors());
   pool.make_current();
-  engine::train::LoadedModel loaded(options.model);
+  engine::train::LoadedModel loaded(options.model, chosen_device(options.device));
   const engine::ModelConfig& config = loaded.config().model;
   engine::train::note_byte_reading(config);
   const engine::train::Generated result = engine::train::generate(loaded.model(), config, encoded, options.generate);
@@ -108,6 +109,7 @@ void add_generate(CLI::App& app, Command& chosen) {
       ->check(CLI::Range(0.0, 1000.0));
   command->add_option("--seed", options->generate.seed, "another seed, another text");
   command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
+  add_device_option(*command, options->device);
   command->add_flag("--json", options->json, "one JSON object on stdout");
   command->footer("Example: switchyard generate runs/quickstart -p \"def main():\" --temperature 0.7");
   command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });

@@ -14,7 +14,6 @@
 #include "engine/config/canonical.h"
 #include "engine/config/check.h"
 #include "engine/config/reader.h"
-#include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/hash.h"
 #include "engine/core/stop_request.h"
@@ -23,6 +22,7 @@
 #include "engine/train/lr_schedule.h"
 #include "engine/train/run.h"
 #include "tools/command.h"
+#include "tools/device_option.h"
 #include "tools/launch.h"
 #include "tools/narration.h"
 
@@ -52,7 +52,7 @@ struct Options {
 // "auto" and its fellows, or the path of a checkpoint.
 train::RunOptions run_options(const Options& options) {
   train::RunOptions run{.overfit_batch = options.overfit_batch, .dry_run = options.dry_run};
-  if (options.device == "cuda") run.device = engine::Device::cuda;
+  run.device = chosen_device(options.device);
   run.resume.allow_change = options.allow_change;
   train::check_allowed_names(options.allow_change);
   if (options.rollback >= 0) run.resume.rollback = options.rollback;
@@ -91,12 +91,13 @@ train::ConsoleOptions console_options(const Options& options) {
 
 // What can be said before any rank starts. Returns the ep_size.
 int64_t check(const Options& options, const Config& config, int ranks) {
-  if (options.device == "cuda") {
-    engine::require_device();
-    if (ranks > 1) {
-      throw Error(ExitCode::environment, str("--device cuda has one rank so far, not ", ranks,
-                                             ": ranks on GPUs need NCCL, which is not there yet; use --ranks 1"));
-    }
+  if (chosen_device(options.device) == engine::Device::cuda && ranks > 1) {
+    throw Error(ExitCode::environment, str("--device cuda has one rank so far, not ", ranks,
+                                           ": ranks on GPUs need NCCL, which is not there yet; use --ranks 1"));
+  }
+  if (options.device == "cpu" && config.train.precision == "bf16") {
+    throw Error(ExitCode::environment,
+                "train.precision is \"bf16\", which needs a GPU; use --device cuda, or --set train.precision=fp32");
   }
   if (options.ranks.transport == "nccl") {
     throw Error(ExitCode::environment, "--transport nccl is not there yet; use --transport threads or mpi");
@@ -277,8 +278,7 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_flag("--print-launch", options->ranks.print_launch, "with --transport mpi: only print the command");
   command->add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--device", options->device, "cpu (default) or cuda: one GPU, in builds with -Dcuda=enabled")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
+  add_device_option(*command, options->device);
   command->add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
   command
       ->add_option("--rollback", options->rollback,

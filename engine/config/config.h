@@ -247,6 +247,7 @@ struct TrainingConfig {
   std::optional<int64_t> micro_batch;
   int64_t granules = 4;
   bool document_mask = true;
+  std::string precision = "fp32";
   std::string on_spike = "log";
   double spike_z = 10;
   StopConfig stop;
@@ -263,6 +264,8 @@ struct TrainingConfig {
     v("granules", granules, at_least(1),
       "blocks of a step's batch that results are defined on; at least the number of ranks");
     v("document_mask", document_mask, any(), "attention and positions restart at each document");
+    v("precision", precision, one_of({"fp32", "bf16"}),
+      "of activations and products; bf16 needs a GPU. Weights, their gradients, the router and the optimizer are fp32");
     v("on_spike", on_spike, one_of({"log", "skip", "rollback"}),
       "a step whose loss or gradient norm is far out of line: say so, leave its update out (3 in a row at most), or go "
       "back to a checkpoint and on without its samples (3 times at most)");

@@ -23,6 +23,10 @@ struct Slot {
 
 class ArenaPlan {
  public:
+  explicit ArenaPlan(DType activations = DType::f32) : activations_(activations) {}
+  // How activations and their gradients are stored.
+  DType activations() const { return activations_; }
+
   Slot saved(const std::string& name, DType dtype, std::initializer_list<int64_t> dims);
   Slot scratch(const std::string& name, DType dtype, std::initializer_list<int64_t> dims);
 
@@ -63,6 +67,7 @@ class ArenaPlan {
 
  private:
   Slot add(const std::string& name, DType dtype, std::initializer_list<int64_t> dims, bool is_saved);
+  DType activations_;
   std::vector<Entry> entries_;
   std::string prefix_;
   int64_t saved_bytes_ = 0, scratch_now_ = 0, scratch_peak_ = 0;

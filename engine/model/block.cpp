@@ -27,12 +27,12 @@ Block::Block(const ModelConfig& config, int64_t layer, nn::ParameterStore& store
 void Block::plan(ArenaPlan& plan, int64_t max_rows) {
   ArenaPlan::Scope scope(plan, name_);
   ArenaPlan::Frame frame(plan);
-  attention_input_ = plan.saved("attention_input_TD", DType::f32, {max_rows, hidden_size_});
+  attention_input_ = plan.saved("attention_input_TD", plan.activations(), {max_rows, hidden_size_});
   attention_rstd_ = plan.saved("attention_rstd_T", DType::f32, {max_rows});
-  middle_ = plan.saved("middle_TD", DType::f32, {max_rows, hidden_size_});
-  ffn_input_ = plan.saved("ffn_input_TD", DType::f32, {max_rows, hidden_size_});
+  middle_ = plan.saved("middle_TD", plan.activations(), {max_rows, hidden_size_});
+  ffn_input_ = plan.saved("ffn_input_TD", plan.activations(), {max_rows, hidden_size_});
   ffn_rstd_ = plan.saved("ffn_rstd_T", DType::f32, {max_rows});
-  dinput_ = plan.scratch("dinput_TD", DType::f32, {max_rows, hidden_size_});
+  dinput_ = plan.scratch("dinput_TD", plan.activations(), {max_rows, hidden_size_});
   attention_->plan(plan, max_rows);
   ffn_->plan(plan, max_rows);
 }

@@ -14,6 +14,7 @@ namespace engine::model {
 Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, moe::ExpertPlacement placement)
     : config_(config.model),
       device_(store.device()),
+      storage_(store.activations()),
       tokens_there_(device_),
       targets_there_(device_),
       positions_there_(device_),
@@ -65,16 +66,16 @@ void Model::begin_step() {
 }
 
 void Model::plan(int64_t max_rows) {
-  plan_ = ArenaPlan();
+  plan_ = ArenaPlan(storage_);
   residuals_.clear();
   const int64_t D = config_.hidden_size;
   for (size_t i = 0; i <= blocks_.size(); ++i) {
-    residuals_.push_back(plan_.saved("residual_TD." + std::to_string(i), DType::f32, {max_rows, D}));
+    residuals_.push_back(plan_.saved("residual_TD." + std::to_string(i), plan_.activations(), {max_rows, D}));
   }
-  hidden_ = plan_.saved("hidden_TD", DType::f32, {max_rows, D});
+  hidden_ = plan_.saved("hidden_TD", plan_.activations(), {max_rows, D});
   hidden_rstd_ = plan_.saved("hidden_rstd_T", DType::f32, {max_rows});
-  dhidden_ = plan_.saved("dhidden_TD", DType::f32, {max_rows, D});
-  dresidual_ = plan_.saved("dresidual_TD", DType::f32, {max_rows, D});
+  dhidden_ = plan_.saved("dhidden_TD", plan_.activations(), {max_rows, D});
+  dresidual_ = plan_.saved("dresidual_TD", plan_.activations(), {max_rows, D});
   for (Block& block : blocks_) block.plan(plan_, max_rows);
   ArenaPlan::Frame frame(plan_);
   head_->plan(plan_, max_rows);

@@ -57,6 +57,7 @@ class Model {
  private:
   ModelConfig config_;
   Device device_;
+  DType storage_;  // of activations
   nn::Parameter* embedding_;
   std::vector<Block> blocks_;
   nn::Parameter* norm_;

@@ -22,10 +22,10 @@ DenseFfn::DenseFfn(ParameterStore& store, const std::string& prefix, int64_t lay
 
 void DenseFfn::plan(ArenaPlan& plan, int64_t max_rows) {
   ArenaPlan::Frame frame(plan);
-  gate_out_ = plan.saved("gate_TF", DType::f32, {max_rows, width_});
-  up_out_ = plan.saved("up_TF", DType::f32, {max_rows, width_});
-  activation_ = plan.saved("activation_TF", DType::f32, {max_rows, width_});
-  dactivation_ = plan.scratch("dactivation_TF", DType::f32, {max_rows, width_});
+  gate_out_ = plan.saved("gate_TF", plan.activations(), {max_rows, width_});
+  up_out_ = plan.saved("up_TF", plan.activations(), {max_rows, width_});
+  activation_ = plan.saved("activation_TF", plan.activations(), {max_rows, width_});
+  dactivation_ = plan.scratch("dactivation_TF", plan.activations(), {max_rows, width_});
 }
 
 void DenseFfn::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {

@@ -22,14 +22,14 @@ Linear::Linear(ParameterStore& store, ParameterSpec spec, bool bias) : store_(st
 void Linear::forward(ConstTensor x_TD, Tensor y_TN) {
   ops::matmul_forward({.y_TN = y_TN,
                        .x_TD = x_TD,
-                       .packed_weight = packed_.get(store_, *weight_),
+                       .packed_weight = packed_.get(store_, *weight_, x_TD.dtype),
                        .bias_N = bias_ == nullptr ? ConstTensor() : bias_->weight});
 }
 
 void Linear::backward_input(ConstTensor dy_TN, Tensor dx_TD, bool accumulate) {
   ops::matmul_backward_input({.dx_TD = dx_TD,
                               .dy_TN = dy_TN,
-                              .packed_weight = packed_for_gradient_.get(store_, *weight_),
+                              .packed_weight = packed_for_gradient_.get(store_, *weight_, dy_TN.dtype),
                               .accumulate = accumulate});
 }
 

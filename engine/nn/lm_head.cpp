@@ -28,6 +28,10 @@ LmHead::LmHead(ParameterStore& store, int64_t vocab_size, int64_t hidden_size, d
 void LmHead::plan(ArenaPlan& plan, int64_t max_rows) {
   chunk_rows_ = std::min(max_rows, std::max<int64_t>(256, chunk_bytes(device_) / (4 * vocab_size_)));
   logits_ = plan.scratch("logits_TV", DType::f32, {chunk_rows_, vocab_size_});
+  // in f32 the gradient takes the logits' place
+  dlogits_ = plan.activations() == DType::f32
+                 ? logits_
+                 : plan.scratch("dlogits_TV", plan.activations(), {chunk_rows_, vocab_size_});
 }
 
 void LmHead::loss(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Tensor losses_T, Tensor dx_TD) {
@@ -50,17 +54,17 @@ void LmHead::loss(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Ten
 void LmHead::loss_of_chunk(const Pass& pass, ConstTensor x_TD, ConstTensor targets_T, Tensor losses_T, Tensor dx_TD,
                            bool begins_granule, bool ends_granule) {
   const int64_t rows = x_TD.rows();
-  Tensor logits_TV = pass.arena->view(logits_, rows);
+  Tensor logits_TV = pass.arena->view(logits_, rows), dlogits_TV = pass.arena->view(dlogits_, rows);
   linear_->forward(x_TD, logits_TV);
   ops::cross_entropy({.losses_T = losses_T,
-                      .dlogits_TV = pass.training ? logits_TV : Tensor(),
+                      .dlogits_TV = pass.training ? dlogits_TV : Tensor(),
                       .logits_TV = logits_TV,
                       .targets_T = targets_T,
                       .scale = static_cast<float>(pass.loss_scale)});
   if (!pass.training) return;
-  linear_->backward_input(logits_TV, dx_TD, false);
+  linear_->backward_input(dlogits_TV, dx_TD, false);
   const int64_t offsets[2] = {0, rows};
-  linear_->backward_weight(x_TD, logits_TV,
+  linear_->backward_weight(x_TD, dlogits_TV,
                            {.offsets = offsets, .count = 1, .ends = ends_granule, .begins = begins_granule});
 }
 

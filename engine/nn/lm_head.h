@@ -31,7 +31,7 @@ class LmHead {
   Device device_;
   int64_t vocab_size_;
   int64_t chunk_rows_ = 0;
-  Slot logits_;
+  Slot logits_, dlogits_;
 };
 
 }  // namespace engine::nn

@@ -11,9 +11,9 @@ class PackedWeight {
  public:
   explicit PackedWeight(ops::PackFor product) : product_(product) {}
 
-  // The packed copy of the weight as it is now.
-  ConstTensor get(ParameterStore& store, const Parameter& parameter) {
-    if (store.device() == Device::cuda) return parameter.weight;  // in f32 its products take it as it is
+  // The packed copy of the weight as it is now, for a product whose other operand is stored as `dtype`.
+  ConstTensor get(ParameterStore& store, const Parameter& parameter, DType dtype) {
+    if (store.device() == Device::cuda) return store.as(dtype, parameter);
     if (version_ == store.version() && target_ == cpu_target()) return view_;
     const int64_t elements = ops::packed_weight_elements(parameter.weight.rows(), parameter.weight.columns(), product_);
     if (memory_.bytes() != elements * 4) {

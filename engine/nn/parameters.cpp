@@ -8,6 +8,7 @@
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/core/transfer.h"
+#include "engine/ops/convert.h"
 
 namespace engine::nn {
 namespace {
@@ -75,6 +76,27 @@ void ParameterStore::fetch_max_bits() {
   const HostCopy max_bits(ConstTensor(max_bits_.data(), DType::i32, {max_bits_.bytes() / 4}, device_));
   const int32_t* next = max_bits.i32();
   for (Parameter& parameter : all_) parameter.max_bits = static_cast<uint32_t>(*next++);
+}
+
+ConstTensor ParameterStore::as(DType dtype, const Parameter& parameter) {
+  if (dtype == DType::f32) return parameter.weight;
+  if (bf16_version_ != version_) {
+    for (ParameterBlock* block : {&dense_, &expert_}) {
+      if (block->elements == 0) continue;
+      if (block->bf16_weights.bytes() == 0) {
+        block->bf16_weights = Buffer(block->elements * 2, device_);
+        count_packed(block->elements * 2);
+      }
+      ops::convert({.y_TD = Tensor(block->bf16_weights.data(), DType::bf16, {block->elements}, device_),
+                    .x_TD = Tensor(block->weights.data(), DType::f32, {block->elements}, device_)});
+    }
+    bf16_version_ = version_;
+  }
+  const ParameterBlock& block = parameter.spec.is_expert ? expert_ : dense_;
+  ConstTensor weight = parameter.weight;
+  weight.data = block.bf16_weights.data() + parameter.begin * 2;
+  weight.dtype = DType::bf16;
+  return weight;
 }
 
 void ParameterStore::initialize(uint64_t seed) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/core/buffer.h"
+#include "engine/core/error.h"
 #include "engine/core/gradient.h"
 
 namespace engine::nn {
@@ -45,6 +46,7 @@ struct Parameter {
 struct ParameterBlock {
   int64_t elements = 0;             // a multiple of kParameterBlock
   Buffer weights;                   // f32
+  Buffer bf16_weights;              // the same, where activations are bf16 and a product has asked for them
   Buffer gradients;                 // f32: chains, then the gradient of the step
   Buffer sums;                      // f64, empty with one granule per step
   std::vector<Parameter*> members;  // by `begin`
@@ -52,9 +54,16 @@ struct ParameterBlock {
 
 class ParameterStore {
  public:
-  // Weights and gradients are on that device.
-  explicit ParameterStore(Device device = Device::cpu) : device_(device) {}
+  // Weights and gradients are f32 on that device; activations are stored there as f32, on a GPU also as bf16.
+  explicit ParameterStore(Device device = Device::cpu, DType activations = DType::f32)
+      : device_(device), activations_(activations) {
+    ENSURE(activations == DType::f32 || device == Device::cuda, "activations in ", dtype_name(activations),
+           " need a GPU");
+  }
   Device device() const { return device_; }
+  DType activations() const { return activations_; }
+  // On a GPU: the weight as a product with operands of `dtype` takes it. All are converted at once after a change.
+  ConstTensor as(DType dtype, const Parameter& parameter);
 
   // The reference stays valid.
   Parameter& add(ParameterSpec spec);
@@ -92,8 +101,9 @@ class ParameterStore {
   ParameterBlock dense_, expert_;
   std::deque<Buffer> tied_chains_;
   Device device_;
+  DType activations_;
   Buffer max_bits_;  // u32, in the order of all_; on a GPU
-  uint64_t version_ = 1;
+  uint64_t version_ = 1, bf16_version_ = 0;
   int64_t granules_ = 1, packed_bytes_ = 0;
 };
 

@@ -8,7 +8,8 @@ namespace engine::ops {
 
 // losses[t] = log sum_v exp(logits[t,v]) - logits[t, targets[t]]                in nats; 0 where targets[t] is -1
 // dlogits[t,v] = (softmax(logits[t])[v] - [v == targets[t]]) * scale            0 where targets[t] is -1
-// Both are overwritten. dlogits may be logits' memory, or absent. A target outside of [-1, V) throws Error(data), on a
+// Both are overwritten. dlogits may be logits' memory, or absent; on a GPU
+// also bf16 where logits are f32. A target outside of [-1, V) throws Error(data), on a
 // GPU it gives NaN.
 struct CrossEntropy {
   Tensor losses_T, dlogits_TV;

@@ -6,11 +6,11 @@ namespace {
 
 // One block per row; dlogits may be logits' memory or null. Targets cannot be checked by the host here: one outside
 // of the vocabulary gives NaN.
-template <class X>
-__global__ void cross_entropy_kernel(float* losses, X* dlogits, const X* logits, const int32_t* targets, int64_t V,
+template <class X, class L>
+__global__ void cross_entropy_kernel(float* losses, X* dlogits, const L* logits, const int32_t* targets, int64_t V,
                                      float scale) {
   const int64_t t = blockIdx.x, target = targets[t];
-  const X* row = logits + t * V;
+  const L* row = logits + t * V;
   X* drow = dlogits == nullptr ? nullptr : dlogits + t * V;
   if (target == -1) {  // the whole block
     if (threadIdx.x == 0) losses[t] = 0;
@@ -38,9 +38,11 @@ __global__ void cross_entropy_kernel(float* losses, X* dlogits, const X* logits,
 
 void cross_entropy(const CrossEntropy& a) {
   const int64_t T = a.logits_TV.rows(), V = a.logits_TV.columns();
-  with_storage({a.logits_TV, a.dlogits_TV}, [&]<class X>(X) {
-    launch(cross_entropy_kernel<X>, blocks_for(T, 1), threads_for_row(V), 0, device_stream(), a.losses_T.f32(),
-           data_of<X>(a.dlogits_TV), data_of<X>(a.logits_TV), a.targets_T.i32(), V, a.scale);
+  with_storage({a.logits_TV}, [&]<class L>(L) {
+    with_storage({a.dlogits_TV ? ConstTensor(a.dlogits_TV) : a.logits_TV}, [&]<class X>(X) {
+      launch(cross_entropy_kernel<X, L>, blocks_for(T, 1), threads_for_row(V), 0, device_stream(), a.losses_T.f32(),
+             data_of<X>(a.dlogits_TV), data_of<L>(a.logits_TV), a.targets_T.i32(), V, a.scale);
+    });
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 
 #include <array>
+#include <bit>
 #include <map>
 
 #include "engine/core/cuda_check.h"
@@ -68,6 +69,19 @@ class Description {
   cublasLtMatmulDesc_t handle_ = nullptr;
 };
 
+// Numbers of rows at experts change with every pass. One algorithm serves all sizes up to the next number of three
+// significant bits, so that choices are few and a product's bits follow from its own sizes alone.
+int64_t size_class(int64_t n) {
+  if (n < 8) return n;
+  const int shift = std::bit_width(static_cast<uint64_t>(n)) - 3;
+  return ((n - 1) >> shift << shift) + (int64_t{1} << shift);
+}
+Gemm of_size_class(const Gemm& g) {
+  Gemm largest = g;
+  largest.M = size_class(g.M), largest.K = size_class(g.K);
+  return largest;
+}
+
 // What the choice of an algorithm depends on.
 using Key = std::array<int64_t, 15>;
 Key key_of(const Gemm& g) {
@@ -102,10 +116,23 @@ Library& library(const Gemm& g) {
   return *instance;
 }
 
+// A product as the library sees it, whose matrices are column-major: each of ours transposed, result^T = b^T a^T.
+struct Call {
+  explicit Call(const Gemm& g)
+      : description(g.b.transposed, g.a.transposed, g),
+        first(layout(g.b, g.K, g.N, g)),
+        second(layout(g.a, g.M, g.K, g)),
+        result(g.result_dtype, g.N, g.M, g.result_stride, g) {}
+  static Layout layout(const GemmOperand& x, int64_t rows, int64_t columns, const Gemm& g) {
+    return x.transposed ? Layout(x.dtype, rows, columns, x.stride, g) : Layout(x.dtype, columns, rows, x.stride, g);
+  }
+  const Description description;
+  const Layout first, second, result;
+};
+
 // The library's first proposal; the same in every run on the same kind of device.
-cublasLtMatmulAlgo_t choose(const Library& lib, const Gemm& g, cublasLtMatmulDesc_t description,
-                            cublasLtMatrixLayout_t first, cublasLtMatrixLayout_t second,
-                            cublasLtMatrixLayout_t result) {
+cublasLtMatmulAlgo_t choose(const Library& lib, const Gemm& g) {
+  const Call call(g);
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", g);
   const auto workspace = static_cast<uint64_t>(kWorkspaceBytes);
@@ -125,8 +152,8 @@ cublasLtMatmulAlgo_t choose(const Library& lib, const Gemm& g, cublasLtMatmulDes
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   if (status == CUBLAS_STATUS_SUCCESS) {
-    status = cublasLtMatmulAlgoGetHeuristic(lib.handle, description, first, second, result, result, preference, 1,
-                                            &found, &count);
+    status = cublasLtMatmulAlgoGetHeuristic(lib.handle, call.description, call.first, call.second, call.result,
+                                            call.result, preference, 1, &found, &count);
   }
   cublasLtMatmulPreferenceDestroy(preference);
   check(status, "cublasLtMatmulAlgoGetHeuristic", g);
@@ -136,7 +163,6 @@ cublasLtMatmulAlgo_t choose(const Library& lib, const Gemm& g, cublasLtMatmulDes
 
 }  // namespace
 
-// The library's matrices are column-major: it sees each of ours transposed, and computes result^T = b^T a^T.
 void gemm(const Gemm& g) {
   if (g.M == 0 || g.N == 0) return;
   if (g.K == 0) {
@@ -145,21 +171,15 @@ void gemm(const Gemm& g) {
     return;
   }
   Library& lib = library(g);
-  auto layout = [&](const GemmOperand& x, int64_t rows, int64_t columns) {
-    return x.transposed ? Layout(x.dtype, rows, columns, x.stride, g) : Layout(x.dtype, columns, rows, x.stride, g);
-  };
-  const Description description(g.b.transposed, g.a.transposed, g);
-  const Layout first = layout(g.b, g.K, g.N), second = layout(g.a, g.M, g.K);
-  const Layout result(g.result_dtype, g.N, g.M, g.result_stride, g);
-  const Key key = key_of(g);
+  const Gemm largest = of_size_class(g);
+  const Key key = key_of(largest);
   auto known = lib.algorithms.find(key);
-  if (known == lib.algorithms.end()) {
-    known = lib.algorithms.emplace(key, choose(lib, g, description, first, second, result)).first;
-  }
+  if (known == lib.algorithms.end()) known = lib.algorithms.emplace(key, choose(lib, largest)).first;
+  const Call call(g);
   const float alpha = 1.0f, beta = g.accumulate ? 1.0f : 0.0f;
-  check(cublasLtMatmul(lib.handle, description, &alpha, g.b.data, first, g.a.data, second, &beta, g.result, result,
-                       g.result, result, &known->second, device_scratch(kWorkspaceBytes), kWorkspaceBytes,
-                       device_stream()),
+  check(cublasLtMatmul(lib.handle, call.description, &alpha, g.b.data, call.first, g.a.data, call.second, &beta,
+                       g.result, call.result, g.result, call.result, &known->second, device_scratch(kWorkspaceBytes),
+                       kWorkspaceBytes, device_stream()),
         "cublasLtMatmul", g);
 }
 

@@ -6,7 +6,7 @@
 
 namespace engine::ops {
 
-// x += y, elementwise; its gradient is the identity.
+// x += y, elementwise; its gradient is the identity. On a GPU y may be f32 where x is bf16.
 struct ResidualAdd {
   Tensor x_TD;
   ConstTensor y_TD;

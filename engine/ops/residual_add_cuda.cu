@@ -6,8 +6,8 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-template <class X>
-__global__ void add_kernel(X* x, const X* y, int64_t count) {
+template <class X, class Y>
+__global__ void add_kernel(X* x, const Y* y, int64_t count) {
   const int64_t i = global_thread();
   if (i < count) x[i] = from_float<X>(to_float(x[i]) + to_float(y[i]));
 }
@@ -15,10 +15,12 @@ __global__ void add_kernel(X* x, const X* y, int64_t count) {
 }  // namespace
 
 void residual_add(const ResidualAdd& a) {
-  with_storage({a.x_TD, a.y_TD}, [&]<class X>(X) {
-    const int64_t count = a.x_TD.num_elements();
-    launch(add_kernel<X>, blocks_for(count, kThreads), kThreads, 0, device_stream(), data_of<X>(a.x_TD),
-           data_of<X>(a.y_TD), count);
+  with_storage({a.x_TD}, [&]<class X>(X) {
+    with_storage({a.y_TD}, [&]<class Y>(Y) {
+      const int64_t count = a.x_TD.num_elements();
+      launch(add_kernel<X, Y>, blocks_for(count, kThreads), kThreads, 0, device_stream(), data_of<X>(a.x_TD),
+             data_of<Y>(a.y_TD), count);
+    });
   });
 }
 

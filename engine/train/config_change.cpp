@@ -88,6 +88,7 @@ const std::map<std::string, ChangeKind>& kinds() {
       {"train.micro_batch", free},
       {"train.granules", identity},
       {"train.document_mask", identity},
+      {"train.precision", trajectory},
       {"train.on_spike", trajectory},
       {"train.spike_z", trajectory},
       {"train.stop.steps", trajectory},

@@ -62,7 +62,8 @@ bool is_huggingface_directory(const std::string& path) {
          !has("state.json") && !has("manifest.json");
 }
 
-LoadedModel::LoadedModel(const std::string& path) : groups_(comm::make_parallel_groups(comm::make_self_group(), 1)) {
+LoadedModel::LoadedModel(const std::string& path, Device device)
+    : groups_(comm::make_parallel_groups(comm::make_self_group(), 1)), device_(device) {
   if (is_huggingface_directory(path)) {
     path_ = path;
     load_huggingface();
@@ -73,6 +74,8 @@ LoadedModel::LoadedModel(const std::string& path) : groups_(comm::make_parallel_
 }
 
 void LoadedModel::build() {
+  const bool narrow = device_ == Device::cuda && config_.train.precision == "bf16";
+  store_ = nn::ParameterStore(device_, narrow ? DType::bf16 : DType::f32);
   model_ = std::make_unique<model::Model>(config_, store_, *groups_.ep);
   store_.commit(1, false);
 }

@@ -20,8 +20,9 @@ bool is_huggingface_directory(const std::string& path);
 
 class LoadedModel {
  public:
-  // A run directory, a checkpoint or a transformers directory. Throws Error(checkpoint).
-  explicit LoadedModel(const std::string& path);
+  // A run directory, a checkpoint or a transformers directory. On a GPU activations are stored as the run's precision
+  // says. Throws Error(checkpoint).
+  explicit LoadedModel(const std::string& path, Device device = Device::cpu);
   const std::string& path() const { return path_; }
   const Config& config() const { return config_; }  // of a transformers directory: its model, without data
   const checkpoint::TrainingState& state() const { return state_; }  // of a transformers directory: step 0
@@ -38,6 +39,7 @@ class LoadedModel {
   checkpoint::TrainingState state_;
   Config config_;
   comm::ParallelGroups groups_;
+  Device device_;
   nn::ParameterStore store_;
   std::unique_ptr<model::Model> model_;
 };

@@ -65,7 +65,7 @@ PassSchedule::Batch PassSchedule::load(int64_t index, int64_t step, int64_t firs
                 .seq_len = seq_len_,
                 .training = true,
                 .positions = positions_.data(),
-                .document_starts = document_starts_.data(),
+                .document_starts = document_mask_ ? document_starts_.data() : nullptr,
                 .granules = {.offsets = offsets_.data(),
                              .count = granules,
                              .ends = part + 1 == parts_per_granule_,

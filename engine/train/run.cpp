@@ -7,6 +7,7 @@
 #include "engine/config/origins.h"
 #include "engine/config/parameter_count.h"
 #include "engine/config/units.h"
+#include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/stop_request.h"
 #include "engine/core/thread_pool.h"
@@ -106,6 +107,7 @@ class Run {
     console_.line("ranks",
                   str(groups_.world->size(), " as ", groups_.world->transport(), ", ep_size ", groups_.ep->size(), ", ",
                       current_threads(), " threads each, cpu ", cpu_target_name(cpu_target())));
+    if (options_.device == Device::cuda) console_.line("device", str(device_name(), ", ", config_.train.precision));
     if (!config_.parallel.ep_size.value && groups_.world->size() > 1 && config_.model.num_moe_layers() > 0) {
       console_.line("ep_size",
                     str(groups_.ep->size(), " for \"auto\": the largest that divides the ranks and is at most the ",
@@ -193,7 +195,7 @@ class Run {
 
   void place_experts() {
     placement_ = spread_by_load(checkpoints_.placement_load(), config_.model, groups_.ep->size());
-    trainer_.emplace(config_, groups_, placement_);
+    trainer_.emplace(config_, groups_, placement_, options_.device);
     log_.trainer_replaced();
   }
 

@@ -17,12 +17,18 @@ nn::ParameterStore& committed(nn::ParameterStore& store, const Config& config) {
   return store;
 }
 
+DType activation_storage(const Config& config, Device device) {
+  if (config.train.precision == "fp32") return DType::f32;
+  if (device == Device::cuda) return DType::bf16;
+  throw Error(ExitCode::environment, "train.precision is \"bf16\", which needs a GPU; use --device cuda, or fp32");
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::ExpertPlacement placement, Device device)
     : config_(config),
       groups_(groups),
-      store_(device),
+      store_(device, activation_storage(config, device)),
       model_(config_, store_, *groups.ep, std::move(placement)),
       table_(committed(store_, config_), groups),
       optimizer_(config_.optim, store_, table_, groups),

@@ -113,7 +113,7 @@ expect_exit 2 "cannot be read" "$switchyard" train nothing.json
 expect_exit 2 'unknown key "batch_token"' "$switchyard" train tiny.json --set train.batch_token=1
 expect_exit 2 "there are 5 ranks" "$switchyard" train tiny.json --ranks 5 --run-dir x
 expect_exit 3 "matches no file" "$switchyard" train tiny.json --run-dir x --set data.sources[0].files=none.txt
-expect_exit 4 "no GPU kernels" "$switchyard" train tiny.json --device cuda
+expect_exit 4 "this build has no CUDA" "$switchyard" train tiny.json --device cuda
 expect_exit 6 "no whole checkpoint" "$switchyard" eval .
 expect_exit 6 "nothing is overwritten" "$switchyard" train tiny.json --run-dir whole --resume never
 expect_exit 6 "no checkpoint" "$switchyard" train tiny.json --run-dir fresh --resume must

@@ -1,6 +1,7 @@
 // The elementwise and row ops on a device against their CPU twins, which have references and finite differences of
 // their own.
 #include "engine/ops/adamw.h"
+#include "engine/ops/convert.h"
 #include "engine/ops/cross_entropy.h"
 #include "engine/ops/embedding.h"
 #include "engine/ops/gradient_finish.h"
@@ -351,4 +352,44 @@ TEST_CASE("cuda: no rows are no work") {
   ops::swiglu_forward({.y_RF = y, .gate_RF = x, .up_RF = x});
   device_synchronize();
   CHECK(dweight.chain() == std::vector<float>(8, 0.0f));
+}
+
+TEST_CASE("cuda: convert, and what may be f32 beside bf16") {
+  const int64_t T = 9, D = 333;
+  const auto x = fresh_values(T * D, DType::f32), narrow = fresh_values(T * D, DType::bf16);
+  for (DType from : {DType::f32, DType::bf16}) {
+    for (DType to : {DType::f32, DType::bf16}) {
+      const std::vector<float>& values = from == DType::bf16 ? narrow : x;
+      std::vector<float> expected = values;
+      for (float& v : expected) v = to == DType::bf16 ? test::from_bf16(test::to_bf16(v)) : v;
+      DeviceTensor x_d(values, {T, D}, from), y_d({T, D}, to);
+      ops::convert({.y_TD = y_d, .x_TD = x_d});
+      test::check_same_bits(y_d.host(), expected, "convert");
+    }
+  }
+  std::vector<float> sum = narrow;
+  ops::residual_add({.x_TD = tensor(sum, {T, D}), .y_TD = tensor(x, {T, D})});
+  test::check_parity("residual_add of f32 to bf16", DType::bf16, {sum}, [&]() -> Results {
+    DeviceTensor sum_d(narrow, {T, D}, DType::bf16), x_d(x, {T, D});
+    ops::residual_add({.x_TD = sum_d, .y_TD = x_d});
+    return {sum_d.host()};
+  });
+  std::vector<int32_t> targets;
+  for (int64_t t = 0; t < T; ++t) targets.push_back(static_cast<int32_t>(t * 31 % D));
+  std::vector<float> losses = test::poisoned(T), dlogits = test::poisoned(T * D);
+  ops::cross_entropy({.losses_T = tensor(losses, {T}),
+                      .dlogits_TV = tensor(dlogits, {T, D}),
+                      .logits_TV = tensor(x, {T, D}),
+                      .targets_T = ConstTensor(targets.data(), DType::i32, {T}),
+                      .scale = 0.5f});
+  test::check_parity("cross_entropy with a bf16 gradient", DType::bf16, {losses, dlogits}, [&]() -> Results {
+    DeviceTensor x_d(x, {T, D}), losses_d({T}), dlogits_d({T, D}, DType::bf16);
+    test::DeviceArray<int32_t> targets_d(targets);
+    ops::cross_entropy({.losses_T = losses_d,
+                        .dlogits_TV = dlogits_d,
+                        .logits_TV = x_d,
+                        .targets_T = targets_d.tensor(DType::i32, {T}),
+                        .scale = 0.5f});
+    return {losses_d.host(), dlogits_d.host()};
+  });
 }
