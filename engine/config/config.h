@@ -202,6 +202,7 @@ struct DataConfig {
   std::vector<SourceConfig> ood;
   HeldOutConfig held_out;
   FilterConfig filters;
+  std::string on_bad_record = "error";
   std::optional<std::string> cache_dir;
 
   template <class Visitor>
@@ -210,6 +211,8 @@ struct DataConfig {
     v("ood", ood, any(), "texts of other kinds, only for evaluation");
     v("held_out", held_out, any(), "text kept out of training");
     v("filters", filters, any(), "documents left out");
+    v("on_bad_record", on_bad_record, one_of({"error", "skip"}),
+      "lines of .jsonl files that cannot be read: error ends with the line's number, skip counts and names them");
     v("cache_dir", cache_dir, any(),
       "keep the tokens here, found again by the content of the files, e.g. \"runs/cache\"; null: read anew each time");
   }

@@ -69,7 +69,8 @@ DocumentSets read_document_sets(const DataConfig& config, const std::string& bas
   std::vector<SourceConfig> all = config.sources;
   all.insert(all.end(), config.ood.begin(), config.ood.end());
   DocumentSets sets;
-  sets.sources = read_sources(all, config.filters, base_directory, seed, most_held);
+  sets.sources = read_sources(all, config.filters, base_directory, seed, most_held,
+                              config.on_bad_record == "skip" ? BadRecords::skip : BadRecords::error);
   const auto first_ood = sets.sources.begin() + static_cast<int64_t>(config.sources.size());
   sets.ood.assign(std::make_move_iterator(first_ood), std::make_move_iterator(sets.sources.end()));
   sets.sources.erase(first_ood, sets.sources.end());

@@ -63,39 +63,49 @@ class TextPicker : public nlohmann::json_sax<nlohmann::json> {
   bool at_text_ = false;
 };
 
-std::string text_of_line(const std::string& line, const std::string& name, int64_t number) {
+// What is wrong with a line, or an empty string.
+std::string read_record(const std::string& line, std::string& text) {
   TextPicker picker;
   nlohmann::json::sax_parse(line, &picker);
   if (picker.problem.empty() && !picker.found) picker.problem = "it has no \"text\"";
-  if (picker.problem.empty()) return std::move(picker.text);
-  throw Error(ExitCode::data, str(name, ":", number, ": a line of a .jsonl file must be an object like ",
-                                  "{\"text\": \"...\"} but ", picker.problem, "; mend the line or take it out"));
+  text = std::move(picker.text);
+  return std::move(picker.problem);
 }
 
-void read_json_lines(TextStream& stream, const std::string& name, const std::function<void(Document)>& take) {
+void read_json_lines(TextStream& stream, const std::string& name, const std::function<void(Document)>& take,
+                     const BadRecordUse& bad_record) {
   std::string line;
-  int64_t number = 0, begin = 0;
+  int64_t number = 1, begin = 0, length = 0;  // of the line that is being read
+  const auto add = [&](std::string_view piece) {
+    const bool was_too_long = length > kLongestLine;
+    length += static_cast<int64_t>(piece.size());
+    if (length <= kLongestLine) {
+      line += piece;
+    } else if (!was_too_long) {
+      std::string().swap(line);
+      bad_record(str(name, ":", number), str("it has more than ", kLongestLine >> 20, " MiB"));
+    }
+  };
   const auto end_line = [&] {
-    Document document{.path = name, .text = text_of_line(line, name, ++number), .line = number, .line_begin = begin};
-    begin += static_cast<int64_t>(line.size()) + 1;
+    Document document{.path = name, .text = {}, .line = number, .line_begin = begin};
+    if (length <= kLongestLine) {
+      const std::string problem = read_record(line, document.text);
+      problem.empty() ? take(std::move(document)) : bad_record(str(name, ":", number), problem);
+    }
+    begin += length + 1, length = 0, ++number;
     line.clear();
-    take(std::move(document));
   };
   for (std::string_view piece = stream.next(); !piece.empty(); piece = stream.next()) {
     for (size_t end = piece.find('\n'); end != std::string_view::npos; end = piece.find('\n')) {
-      line += piece.substr(0, end);
+      add(piece.substr(0, end));
       piece.remove_prefix(end + 1);
       end_line();
     }
-    line += piece;
-    if (static_cast<int64_t>(line.size()) > kLongestLine) {
-      throw Error(ExitCode::data, str(name, ":", number + 1, ": a line of more than ", kLongestLine >> 20,
-                                      " MiB; a .jsonl file has one document a line"));
-    }
+    add(piece);
   }
-  if (stream.problem().empty() && !line.empty()) end_line();
-  if (!stream.problem().empty() && number > 0) {
-    throw Error(ExitCode::data, str(name, ": ", stream.problem(), " after line ", number,
+  if (stream.problem().empty() && length > 0) end_line();
+  if (!stream.problem().empty() && number > 1) {
+    throw Error(ExitCode::data, str(name, ": ", stream.problem(), " after line ", number - 1,
                                     "; make the file anew or leave it out of data.sources"));
   }
 }
@@ -106,11 +116,20 @@ int64_t piece_bytes(std::string_view piece) {
 
 }  // namespace
 
+std::string bad_record_message(const std::string& place, const std::string& problem) {
+  return str(place, ": a line of a .jsonl file must be an object like {\"text\": \"...\"} but ", problem,
+             "; mend the line or take it out");
+}
+
 std::string read_documents(const std::string& place, const std::string& name, int64_t max_text, FileFacts& facts,
-                           const std::function<void(Document)>& take, TextKeeper* keeper) {
+                           const std::function<void(Document)>& take, TextKeeper* keeper,
+                           const BadRecordUse& bad_record) {
   TextStream stream(place);
   if (without_compression_suffix(name).ends_with(".jsonl")) {
-    read_json_lines(stream, name, take);
+    const auto refuse = [](const std::string& record, const std::string& problem) {
+      throw Error(ExitCode::data, bad_record_message(record, problem));
+    };
+    read_json_lines(stream, name, take, bad_record ? bad_record : refuse);
   } else {
     Document document{.path = name, .text = {}};
     for (std::string_view piece = stream.next(); !piece.empty(); piece = stream.next()) {

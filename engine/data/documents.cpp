@@ -106,12 +106,13 @@ void cut_text(Document& document, int64_t max_bytes) {
 }
 
 std::vector<SourceDocuments> read_sources(const std::vector<SourceConfig>& sources, const FilterConfig& filters,
-                                          const std::string& base_directory, uint64_t seed, int64_t most_held) {
+                                          const std::string& base_directory, uint64_t seed, int64_t most_held,
+                                          BadRecords bad_records) {
   std::vector<SourceDocuments> all;
   SeenTexts seen;
   TextKeeper keeper{.most_held = most_held};
   for (const SourceConfig& config : sources)
-    all.push_back(read_source(config, filters, base_directory, seed, seen, keeper));
+    all.push_back(read_source(config, filters, base_directory, seed, seen, keeper, bad_records));
   return all;
 }
 

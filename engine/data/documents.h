@@ -75,12 +75,14 @@ struct TextKeeper {
 };
 inline constexpr int64_t kMostHeldText = int64_t{256} << 20;
 
+enum class BadRecords { error, skip };  // lines of .jsonl files that cannot be read
+
 // Reads every source. With filters.dedup "exact" a text is used once over all sources, in their order. With max_bytes
 // the texts in memory are at most a small multiple of it. A source without a document left throws Error(data) with the
 // reasons.
 std::vector<SourceDocuments> read_sources(const std::vector<SourceConfig>& sources, const FilterConfig& filters,
                                           const std::string& base_directory, uint64_t seed,
-                                          int64_t most_held = INT64_MAX);
+                                          int64_t most_held = INT64_MAX, BadRecords bad_records = BadRecords::error);
 
 // The text without the comment it begins with (/* */, // or # lines, after a #! line), where most licences stand.
 std::string strip_leading_comment(const std::string& text);

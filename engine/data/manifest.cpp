@@ -69,6 +69,7 @@ ManifestWriter::ManifestWriter(const DataConfig& config, int64_t vocab_size) : s
                   {"tokenizer", "bytes"},
                   {"end_of_document_token", vocab_size > 256},
                   {"filters", filters},
+                  {"on_bad_record", config.on_bad_record},
                   {"held_out",
                    {{"fraction", config.held_out.fraction},
                     {"split", config.held_out.split},

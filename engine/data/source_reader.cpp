@@ -81,7 +81,7 @@ constexpr int64_t kLongestComment = 1 << 20;  // read beyond max_bytes, since a 
 class SourceReader {
  public:
   SourceReader(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-               uint64_t seed, SeenTexts& seen, TextKeeper& keeper)
+               uint64_t seed, SeenTexts& seen, TextKeeper& keeper, BadRecords bad_records)
       : config_(config),
         filters_(filters),
         base_(base_directory),
@@ -89,6 +89,7 @@ class SourceReader {
         max_bytes_(config.max_bytes ? config.max_bytes->value : kNoLimit),
         seen_(seen),
         keeper_(keeper),
+        bad_records_(bad_records),
         source_{.name = config.name, .documents = {}, .left_out = {}, .files = {}, .no_text = {}} {}
 
   SourceDocuments read() {
@@ -99,7 +100,9 @@ class SourceReader {
     }
     for (const std::string& path : paths) {
       FileFacts facts;
-      const std::string problem = read_file(path, facts, [this](Document document) { take(std::move(document)); });
+      const std::string problem = read_file(
+          path, facts, [this](Document document) { take(std::move(document)); },
+          [this](const std::string& record, const std::string& what) { skip(record, what); });
       if (problem.empty()) {
         source_.files.emplace(path, facts);
       } else {
@@ -121,10 +124,17 @@ class SourceReader {
     bool has_text;
   };
 
-  std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use) const {
+  std::string read_file(const std::string& path, FileFacts& facts, const std::function<void(Document)>& use,
+                        const BadRecordUse& bad_record) const {
     throw_if_stop_requested();
     const int64_t limit = max_bytes_ < kNoLimit - kLongestComment ? max_bytes_ + kLongestComment : kNoLimit;
-    return read_documents(place_of(base_, path), path, limit, facts, use, &keeper_);
+    return read_documents(place_of(base_, path), path, limit, facts, use, &keeper_, bad_record);
+  }
+
+  void skip(const std::string& record, const std::string& problem) {
+    if (bad_records_ == BadRecords::error)
+      throw Error(ExitCode::data, bad_record_message(record, problem) + ", or set data.on_bad_record to \"skip\"");
+    leave_out(str(record, ": ", problem), "unreadable as a record (data.on_bad_record)");
   }
 
   void strip(Document& document) const {
@@ -215,13 +225,14 @@ class SourceReader {
     size_t read_again = 0;
     for (const std::string& path : files) {
       FileFacts facts;
-      read_file(path, facts, [&](Document document) {
+      const auto restore = [&](Document document) {
         const auto found = forgotten.find(document.name());
         if (found == forgotten.end()) return;
         strip(document);
         kept[found->second] = std::move(document);
         ++read_again;
-      });
+      };
+      read_file(path, facts, restore, [](const std::string&, const std::string&) {});  // counted the first time
       if (facts.sha256 != source_.files.at(path).sha256) {
         throw Error(ExitCode::data, str(path, " has changed while it was read; start again when it is at rest"));
       }
@@ -263,6 +274,7 @@ class SourceReader {
   const int64_t max_bytes_;
   SeenTexts& seen_;
   TextKeeper& keeper_;
+  const BadRecords bad_records_;
   SourceDocuments source_;
   std::vector<Entry> entries_;     // of all documents so far
   std::vector<size_t> with_text_;  // those whose text is held
@@ -272,8 +284,8 @@ class SourceReader {
 }  // namespace
 
 SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-                            uint64_t seed, SeenTexts& seen, TextKeeper& keeper) {
-  return SourceReader(config, filters, base_directory, seed, seen, keeper).read();
+                            uint64_t seed, SeenTexts& seen, TextKeeper& keeper, BadRecords bad_records) {
+  return SourceReader(config, filters, base_directory, seed, seen, keeper, bad_records).read();
 }
 
 }  // namespace engine::data

@@ -16,6 +16,6 @@ using SeenTexts = std::set<std::pair<uint64_t, uint64_t>>;  // hashes of the tex
 // are forgotten while reading, and the few that are wanted after all are read again. What is more than `keeper` may
 // hold in memory goes to its file.
 SourceDocuments read_source(const SourceConfig& config, const FilterConfig& filters, const std::string& base_directory,
-                            uint64_t seed, SeenTexts& seen, TextKeeper& keeper);
+                            uint64_t seed, SeenTexts& seen, TextKeeper& keeper, BadRecords bad_records);
 
 }  // namespace engine::data

@@ -82,6 +82,7 @@ const std::map<std::string, ChangeKind>& kinds() {
       {"data.filters.max_compression", free},
       {"data.filters.unlike_source", free},
       {"data.filters.containing", free},
+      {"data.on_bad_record", free},
       {"data.cache_dir", free},
       {"train.seq_len", identity},
       {"train.batch_tokens", identity},

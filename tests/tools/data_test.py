@@ -146,6 +146,24 @@ def test_standard_input(directory):
     os.close(leader), os.close(follower)
 
 
+def test_bad_records(directory):
+    """A line that cannot be read ends the run, or is skipped, counted where the run begins and named in its manifest."""
+    lines = [json.dumps({"text": prose(n, 12)}) for n in range(40)]
+    lines[17] = lines[17][:-5]
+    write(f"{directory}/lines.jsonl.gz", "\n".join(lines))
+    config = config_of(directory, {"sources": [{"name": "s", "files": "lines.jsonl.gz"}]})
+    command = [SWITCHYARD, "train", config, "--run-dir", f"{directory}/run", "--steps", "2"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 3 and "lines.jsonl.gz:18: a line of a .jsonl file" in result.stderr, result.stderr
+    result = subprocess.run([*command, "--set", "data.on_bad_record=skip"], capture_output=True, text=True)
+    reason = "unreadable as a record (data.on_bad_record)"
+    assert result.returncode == 0 and f"left out: 1 {reason}" in result.stderr, result.stderr
+    manifest = json.load(open(f"{directory}/run/data.manifest.json"))
+    assert sum(file["documents"] for file in manifest["files"]) == 39, manifest["files"]
+    names = manifest["sources"]["s"]["left_out_names"][reason]
+    assert len(names) == 1 and names[0].startswith("lines.jsonl.gz:18: no valid JSON at byte "), names
+
+
 def test_manifest(directory):
     text = prose(1, 100)
     write(f"{directory}/m/a.txt.gz", text)
@@ -201,6 +219,6 @@ def test_which(directory):
 
 
 with tempfile.TemporaryDirectory() as place:
-    for test in (test_planted, test_filters, test_standard_input, test_manifest, test_which):
+    for test in (test_planted, test_filters, test_standard_input, test_bad_records, test_manifest, test_which):
         test(os.path.join(place, test.__name__))
 print("everything planted was found, and which agrees with the recount")

@@ -110,6 +110,7 @@ TEST_CASE("config: each mistake gives its place and what to do") {
       {replaced("[ { \"name\"", "{ \"name\""), "not valid JSON"},
       {replaced("\"data\": {", "\"data\": { \"held_out\": { \"ngram\": 0 },"),
        "data.held_out.ngram is 0 but must be an integer from 1 to 100"},
+      {replaced("\"data\": {", "\"data\": { \"on_bad_record\": \"ignore\","), "must be one of \"error\", \"skip\""},
       {replaced("\"data\": {", "\"data\": { \"held_out\": { \"max_overlap\": 2 },"),
        "data.held_out.max_overlap is 2 but must be a number from 0 to 1"},
       {replaced("\"stop\": { \"steps\": \"100 steps\" }", "\"stop\": { \"time\": \"10 min\" }"), "needs a length"},

@@ -101,6 +101,51 @@ TEST_CASE("documents: a line of a .jsonl file that is no object with a text is a
   }
 }
 
+TEST_CASE("documents: lines that cannot be read are skipped where that is asked for, counted and named once") {
+  test::TemporaryDirectory directory;
+  const std::string good = nlohmann::json{{"text", noise(1, 5000)}}.dump() + "\n";
+  const std::string other = nlohmann::json{{"text", noise(2, 5000)}}.dump();
+  directory.write("a.jsonl", good + "plain text\n" + "{\"id\": 4}\n\n" + other);
+  directory.write("b.jsonl", "{\"text\": \"cut");
+  SourceConfig config = source("s", {"*.jsonl"});
+  const std::string reason = "unreadable as a record (data.on_bad_record)";
+  const std::vector<std::string> names = {
+      "a.jsonl:2: no valid JSON at byte 1 of the line", "a.jsonl:3: it has no \"text\"",
+      "a.jsonl:4: no valid JSON at byte 1 of the line", "b.jsonl:1: no valid JSON at byte 14 of the line"};
+  for (const int64_t cap : {20000, 6000, 5000}) {  // a small one lets the second text be read twice
+    config.max_bytes = ByteCount{cap};
+    const SourceDocuments s = read_sources({config}, {}, directory.path(), 1, INT64_MAX, BadRecords::skip)[0];
+    CHECK(s.documents.size() == (cap == 20000 ? 2 : 1));
+    for (const Document& document : s.documents) {
+      CHECK(document.text == noise(document.line == 1 ? 1 : 2, 5000));
+      CHECK(document.line_begin == (document.line == 1 ? 0 : static_cast<int64_t>(good.size()) + 22));
+    }
+    CHECK(s.left_out.at(reason) == 4);
+    CHECK(s.left_out_names.at(reason) == names);
+  }
+  CHECK_THROWS_WITH_AS(read(directory, config), doctest::Contains("a.jsonl:2: a line of a .jsonl file must be"), Error);
+  CHECK_THROWS_WITH_AS(read(directory, config), doctest::Contains(", or set data.on_bad_record to \"skip\""), Error);
+  CHECK_THROWS_WITH_AS(
+      read_sources({source("s", {"b.jsonl"})}, {}, directory.path(), 1, INT64_MAX, BadRecords::skip),
+      doctest::Contains("no document left: 1 unreadable as a record (data.on_bad_record) (b.jsonl:1: no valid JSON"),
+      Error);
+}
+
+TEST_CASE("documents: a line of more than 256 MiB is a bad record like others, and is not kept") {
+  test::TemporaryDirectory directory;
+  const std::string part = zstd(std::string(9 << 20, 'x'));
+  std::string packed = zstd("{\"text\": \"one\"}\n{\"text\": \"");
+  for (int i = 0; i < 40; ++i) packed += part;
+  directory.write("a.jsonl.zst", packed + zstd("\"}\n{\"text\": \"three\"}\n"));
+  const SourceConfig config = source("s", {"a.jsonl.zst"});
+  const SourceDocuments s = read_sources({config}, {}, directory.path(), 1, INT64_MAX, BadRecords::skip)[0];
+  REQUIRE(s.documents.size() == 2);
+  CHECK(s.documents[1].text == "three");
+  CHECK(s.documents[1].line_begin == 16 + 10 + 40 * (int64_t{9} << 20) + 3);
+  CHECK(s.left_out_names.begin()->second == std::vector<std::string>{"a.jsonl.zst:2: it has more than 256 MiB"});
+  CHECK_THROWS_WITH_AS(read(directory, config), doctest::Contains("but it has more than 256 MiB"), Error);
+}
+
 TEST_CASE("documents: .gz and .zst are read as what is in them, several parts in a row as one text") {
   test::TemporaryDirectory directory;
   const std::string text = noise(1, 3000000), lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
