@@ -1,5 +1,6 @@
 // Text of which memory holds only a part gives the same corpus as text that lies in memory.
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "engine/data/corpus.h"
@@ -152,6 +153,43 @@ TEST_CASE("large_text: a token list in a file reads as one in memory") {
     }
   }
   CHECK_THROWS(list.slice(0, static_cast<int64_t>(expected.size()) + 1));
+}
+
+TEST_CASE("large_text: tokens, samples and windows beyond 4 GiB") {
+  const test::TemporaryDirectory directory;
+  const std::string text = prose(4, 400), path = directory.write("sparse", "");
+  const int64_t hole = int64_t{5} << 30, size = static_cast<int64_t>(text.size());
+  std::filesystem::resize_file(path, static_cast<uintmax_t>(hole));
+  std::ofstream(path, std::ios::app) << text;
+  const auto file = std::make_shared<SpillFile>(path);
+  Corpus corpus;
+  SourceSplit& split = corpus.sources.emplace_back();
+  for (int64_t tokens = 0; tokens <= hole; tokens += size) split.train.tokens.append_text(file, hole, size, false);
+  const TokenList& tokens = split.train.tokens;
+  const auto expected = [&](int64_t at) { return static_cast<unsigned char>(text[static_cast<size_t>(at % size)]); };
+  const int64_t S = 64, count = static_cast<int64_t>(tokens.size());
+  REQUIRE(count > hole);
+  for (int64_t first : {(int64_t{1} << 31) - 3, (int64_t{1} << 32) - 3, hole - 100, count - 7}) {
+    const std::vector<uint16_t> part = tokens.slice(first, 7);
+    for (int64_t i = 0; i < 7; ++i) CHECK(part[static_cast<size_t>(i)] == expected(first + i));
+  }
+  const Sampler sampler(corpus, S, 3);
+  std::vector<int32_t> sample(static_cast<size_t>(S + 1));
+  int64_t far = 0;
+  for (int64_t n = 0; n < 5 * count / S; n += count / S / 10 + 1) {  // of five epochs
+    const int64_t begin = sampler.locate(n).begin;
+    sampler.read(n, sample.data());
+    for (int64_t i = 0; i <= S; ++i) CHECK(sample[static_cast<size_t>(i)] == expected(begin + i));
+    far += begin > int64_t{1} << 32 ? 1 : 0;
+  }
+  CHECK(far > 0);
+  const EvalWindows windows(split.train, S);
+  std::vector<int32_t> inputs(static_cast<size_t>(S)), targets(inputs.size());
+  const int64_t last = windows.count() - 1;
+  windows.read(last, inputs.data(), targets.data());
+  CHECK(last == (count - 2) / S);
+  CHECK(inputs[0] == expected(last * S));
+  CHECK(targets[0] == expected(last * S + 1));
 }
 
 TEST_CASE("large_text: samples and windows come from a file as from memory, also through the cache") {
