@@ -24,7 +24,7 @@ struct ConsoleStyle {
   bool color = false;
   int verbosity = -1;
   bool mute = false;              // of ranks that do not lead: not even warnings
-  double heartbeat_seconds = 60;  // longest silence
+  double heartbeat_seconds = 58;  // of silence, looked at each second: a line comes within the minute
 };
 // "auto" is a bar and colour on a terminal, lines without colour elsewhere; NO_COLOR in the environment and a terminal
 // of the kind "dumb" are without colour, the latter without a bar, too.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What a run says, on terminals of 80 and 200 columns, with NO_COLOR, and in a pipe, kept as console.txt.
+"""What a run says, on terminals of 80 and 200 columns, with NO_COLOR, and in a pipe, kept as console.txt; and that it is
+never silent for more than a minute.
 
 Numbers that differ from run to run are masked. --update writes the texts anew, to be read before they are committed.
 
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import termios
+import threading
+import time
 
 SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
 GOLDEN = os.path.join(ROOT, "tests/tools/console.txt")
@@ -54,6 +57,43 @@ def in_pipe(*arguments, **changes):
                             env=environment(**changes))
     assert result.returncode == 0, result.stderr
     return result.stderr
+
+
+class Silence:
+    """A run in a pipe whose text does not come for a minute: it says so meanwhile."""
+
+    def __init__(self):
+        with open("tiny.json") as file:
+            config = json.load(file)
+        config["data"] = {"sources": [{"name": "text", "files": "-"}], "held_out": {"split": "tail"}}
+        with open("silence.json", "w") as out:
+            json.dump(config, out)
+        self.process = subprocess.Popen([SWITCHYARD, "train", "silence.json", "--run-dir", "silence", "--threads", "1"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        text=True, env=environment())  # fmt: skip
+        self.times, self.lines = [time.monotonic()], []
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stderr:
+            self.times.append(time.monotonic())
+            self.lines.append(line)
+
+    def check(self):
+        """Waits for the heartbeat, and then lets the text come."""
+        while not any(line.startswith("heartbeat ") for line in self.lines) and time.monotonic() < self.times[0] + 120:
+            time.sleep(0.1)
+        with open("tiny.txt") as file:
+            self.process.stdin.write(file.read())
+        self.process.stdin.close()
+        self.reader.join()
+        assert self.process.wait() == 0, self.lines
+        beats = [line for line in self.lines if line.startswith("heartbeat ")]
+        assert len(beats) == 1 and re.fullmatch(r'heartbeat activity="[a-z ]+" seconds_since=5\d\n', beats[0]), self.lines
+        longest = max(b - a for a, b in zip(self.times, self.times[1:]))
+        assert longest < 60, (longest, self.lines)
+        return longest
 
 
 def screen(written, columns):
@@ -113,6 +153,7 @@ def main():
     config["eval"] = {"every": 5, "samples": 0}
     config["train"]["stop"] = {"steps": 10}
     json.dump(config, open("tiny.json", "w"))
+    silence = Silence()
     train = ["train", "tiny.json", "--threads", "1", "--run-dir"]
     texts = {}
     for name, columns, extra, changes in (
@@ -148,6 +189,7 @@ def main():
         expected = golden.read()
     problems = list(difflib.unified_diff(expected.split("\n"), text.split("\n"), "console.txt", "now", lineterm="", n=2))
     print("\n".join(problems) if problems else f"{len(texts)} screens are as they should be")
+    print(f"the longest silence in a pipe: {silence.check():.1f} s")
     return 1 if problems else 0
 
 

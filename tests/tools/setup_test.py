@@ -102,23 +102,35 @@ def test_help():
     assert number >= 20, number
 
 
+def rendered(page):
+    """{program: the page as it shows it}; a warning fails."""
+    texts = {}
+    for tool in (["man", "-l", "--warnings", "-Tutf8", "-"], ["groff", "-man", "-Tutf8", "-ww", "-rLL=200n"]):
+        if not shutil.which(tool[0]):
+            print(f"skipped: {tool[0]} is not installed, so it has not read the manual page")
+            continue
+        result = subprocess.run(tool, input=page, capture_output=True, text=True, env={**os.environ, "MANWIDTH": "200"})
+        assert result.returncode == 0 and not result.stderr, result.stderr
+        texts[tool[0]] = re.sub(".\b|\033\\[[0-9;]*m", "", result.stdout)
+    return texts
+
+
 def test_man():
     page = run("man").stdout
+    texts = rendered(page)
     assert page.startswith(".TH SWITCHYARD 1 ")
     plain = page.replace("\\-", "-")
     for words in every_command():
         assert f'.SS "{" ".join(words)}"' in plain, words
-        for option in re.findall(r"(?m)^  (?:-\w,)?(--[a-z-]+)", run(*words, "--help").stdout):
-            assert option in plain or option == "--help", (words, option)
+        options = re.findall(r"(?m)^  (?:(-\w),)?(--[a-z-]+)", run(*words, "--help").stdout)
+        assert options, words
+        for tool, text in texts.items():
+            section = re.split(r"(?m)^ {0,3}\S", text.partition(f"\n   {' '.join(words)}\n")[2])[0]
+            shown = re.findall(r"(?m)^       (?:(-\w),)?(--[a-z-]+)", section)
+            assert shown == [option for option in options if option[1] != "--help"], (tool, words, shown, options)
     for key in re.findall(r"(?m)^([\w$.\[\]]+)  \(", run("config", "explain").stdout):
         assert f'.B "{key}"' in plain, key
-    for tool in (["man", "-l", "--warnings", "-Tutf8", "-"], ["groff", "-man", "-Tutf8", "-ww", "-z"]):
-        if shutil.which(tool[0]):
-            result = subprocess.run(tool, input=page, capture_output=True, text=True, env={**os.environ, "MANWIDTH": "80"})
-            assert result.returncode == 0 and "warning" not in result.stderr, result.stderr
-            break
-    else:
-        print("skipped: neither man nor groff is installed, so nobody else has read the manual page")
+        assert all(f"\n       {key} " in text.replace("\n", " \n") for text in texts.values()), key
 
 
 def complete(words):
