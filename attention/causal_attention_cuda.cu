@@ -291,6 +291,13 @@ __global__ void key_gradient_kernel(Rows<X> dk, Rows<X> dv, Inputs<X> in, Shape 
   }
 }
 
+__global__ void lse_by_head_kernel(float* to, const float* lse, int64_t count, int64_t heads, int64_t length) {
+  const int64_t i = engine::global_thread();
+  if (i >= count) return;
+  const int64_t s = i % length, h = i / length % heads, b = i / length / heads;
+  to[i] = lse[(b * length + s) * heads + h];
+}
+
 // Blocks of tiles times heads of all sequences.
 dim3 grid_of(int64_t rows, int64_t heads) {
   ENSURE(heads <= 65535, heads, " heads of all sequences in one call are too many");
@@ -298,6 +305,12 @@ dim3 grid_of(int64_t rows, int64_t heads) {
 }
 
 }  // namespace
+
+void lse_by_head(float* to, const float* lse_TH, int64_t sequences, int64_t heads, int64_t length) {
+  const int64_t count = sequences * heads * length;
+  launch(lse_by_head_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), to, lse_TH, count, heads,
+         length);
+}
 
 void causal_attention_forward(const CausalAttentionForward& a) {
   if (cudnn_attention_forward(a)) return;

@@ -66,9 +66,6 @@ void set_output(const Attributes& tensor, const Shape& s, Id id, int64_t heads, 
 std::vector<int64_t> lse_dims(const Shape& s) {
   return {s.sequences, s.heads, s.length, 1};
 }
-std::vector<int64_t> lse_strides(const Shape& s) {
-  return {s.length * s.heads, 1, s.heads, 1};
-}
 
 Plan new_graph() {
   auto graph = std::make_unique<fe::graph::Graph>();
@@ -98,7 +95,7 @@ Plan forward_plan(const Shape& s) {
       .set_uid(kLse)
       .set_data_type(fe::DataType_t::FLOAT)
       .set_dim(lse_dims(s))
-      .set_stride(lse_strides(s));
+      .set_stride({s.length * s.heads, 1, s.heads, 1});
   return built(std::move(graph));
 }
 
@@ -108,7 +105,7 @@ Plan backward_plan(const Shape& s) {
                                            .set_uid(kLse)
                                            .set_data_type(fe::DataType_t::FLOAT)
                                            .set_dim(lse_dims(s))
-                                           .set_stride(lse_strides(s)));
+                                           .set_stride({s.length * s.heads, s.length, 1, 1}));
   const auto [dq, dk, dv] = graph->sdpa_backward(
       graph->tensor(rows(s, kQ, s.heads, s.q_stride)), graph->tensor(rows(s, kK, s.kv_heads, s.k_stride)),
       graph->tensor(rows(s, kV, s.kv_heads, s.v_stride)), graph->tensor(rows(s, kO, s.heads, s.o_stride)),
@@ -124,19 +121,26 @@ Plan backward_plan(const Shape& s) {
   return built(std::move(graph));
 }
 
-template <class MakePlan>
-bool execute(std::map<Shape, Plan>& plans, const Shape& s, Pointers pointers, MakePlan make_plan) {
+using Plans = std::map<Shape, Plan>;
+
+// Null where cuDNN has no plan.
+fe::graph::Graph* plan_of(Plans& plans, const Shape& s, Plan (*make_plan)(const Shape&)) {
   auto known = plans.find(s);
   if (known == plans.end()) known = plans.emplace(s, make_plan(s)).first;
-  if (known->second == nullptr) return false;
-  fe::graph::Graph& graph = *known->second;
-  int64_t bytes = 0;
-  fe::error_t status = graph.get_workspace_size(bytes);
-  if (status.is_good()) status = graph.execute(handle(), pointers, engine::device_scratch(bytes));
-  if (status.is_good()) return true;
+  return known->second.get();
+}
+
+void check(fe::error_t status, const Shape& s) {
+  if (status.is_good()) return;
   throw engine::Error(engine::ExitCode::environment,
                       engine::str("cuDNN's attention over ", s.sequences, " x ", s.length, " rows, ", s.heads, " and ",
                                   s.kv_heads, " heads of ", s.head_dim, " failed: ", status.get_message()));
+}
+
+int64_t workspace_bytes(const fe::graph::Graph& graph, const Shape& s) {
+  int64_t bytes = 0;
+  check(graph.get_workspace_size(bytes), s);
+  return bytes;
 }
 
 bool takes(const ConstTensor& q_THC, const int32_t* document_starts, int64_t num_sequences, int64_t head_dim) {
@@ -149,7 +153,7 @@ bool takes(const ConstTensor& q_THC, const int32_t* document_starts, int64_t num
 bool cudnn_attention_forward(const CausalAttentionForward& a) {
   if (!takes(a.q_THC, a.document_starts, a.num_sequences, a.head_dim)) return false;
   if (a.first_position != 0 || a.key_stride != a.query_len) return false;
-  thread_local std::map<Shape, Plan> plans;
+  thread_local Plans plans;
   const Shape shape{.sequences = a.num_sequences,
                     .length = a.query_len,
                     .heads = a.num_heads,
@@ -160,18 +164,20 @@ bool cudnn_attention_forward(const CausalAttentionForward& a) {
                     .v_stride = a.v_TGC.row_stride,
                     .o_stride = a.o_THC.row_stride,
                     .scale = a.scale};
-  return execute(plans, shape,
-                 {{kQ, const_cast<void*>(a.q_THC.data)},
-                  {kK, const_cast<void*>(a.k_TGC.data)},
-                  {kV, const_cast<void*>(a.v_TGC.data)},
-                  {kO, a.o_THC.data},
-                  {kLse, a.lse_TH.data}},
-                 forward_plan);
+  fe::graph::Graph* plan = plan_of(plans, shape, forward_plan);
+  if (plan == nullptr) return false;
+  Pointers pointers = {{kQ, const_cast<void*>(a.q_THC.data)},
+                       {kK, const_cast<void*>(a.k_TGC.data)},
+                       {kV, const_cast<void*>(a.v_TGC.data)},
+                       {kO, a.o_THC.data},
+                       {kLse, a.lse_TH.data}};
+  check(plan->execute(handle(), pointers, engine::device_scratch(workspace_bytes(*plan, shape))), shape);
+  return true;
 }
 
 bool cudnn_attention_backward(const CausalAttentionBackward& a) {
   if (!takes(a.q_THC, a.document_starts, a.num_sequences, a.head_dim)) return false;
-  thread_local std::map<Shape, Plan> plans;
+  thread_local Plans plans;
   const Shape shape{.sequences = a.num_sequences,
                     .length = a.query_len,
                     .heads = a.num_heads,
@@ -186,17 +192,22 @@ bool cudnn_attention_backward(const CausalAttentionBackward& a) {
                     .dq_stride = a.dq_THC.row_stride,
                     .dk_stride = a.dk_TGC.row_stride,
                     .dv_stride = a.dv_TGC.row_stride};
-  return execute(plans, shape,
-                 {{kQ, const_cast<void*>(a.q_THC.data)},
-                  {kK, const_cast<void*>(a.k_TGC.data)},
-                  {kV, const_cast<void*>(a.v_TGC.data)},
-                  {kO, const_cast<void*>(a.o_THC.data)},
-                  {kLse, const_cast<void*>(a.lse_TH.data)},
-                  {kDo, const_cast<void*>(a.do_THC.data)},
-                  {kDq, a.dq_THC.data},
-                  {kDk, a.dk_TGC.data},
-                  {kDv, a.dv_TGC.data}},
-                 backward_plan);
+  fe::graph::Graph* plan = plan_of(plans, shape, backward_plan);
+  if (plan == nullptr) return false;
+  const int64_t lse_bytes = (a.lse_TH.num_elements() * 4 + 255) / 256 * 256;
+  auto* scratch = static_cast<char*>(engine::device_scratch(lse_bytes + workspace_bytes(*plan, shape)));
+  lse_by_head(reinterpret_cast<float*>(scratch), a.lse_TH.f32(), a.num_sequences, a.num_heads, a.query_len);
+  Pointers pointers = {{kQ, const_cast<void*>(a.q_THC.data)},
+                       {kK, const_cast<void*>(a.k_TGC.data)},
+                       {kV, const_cast<void*>(a.v_TGC.data)},
+                       {kO, const_cast<void*>(a.o_THC.data)},
+                       {kLse, scratch},
+                       {kDo, const_cast<void*>(a.do_THC.data)},
+                       {kDq, a.dq_THC.data},
+                       {kDk, a.dk_TGC.data},
+                       {kDv, a.dv_TGC.data}};
+  check(plan->execute(handle(), pointers, scratch + lse_bytes), shape);
+  return true;
 }
 
 }  // namespace attention::cuda

@@ -13,4 +13,7 @@ bool cudnn_attention_forward(const CausalAttentionForward& a);
 // By the algorithm that gives the same bits each time.
 bool cudnn_attention_backward(const CausalAttentionBackward& a);
 
+// to[b, h, s] = lse[b * length + s, h]: as cuDNN's backward pass wants it. On the stream.
+void lse_by_head(float* to, const float* lse_TH, int64_t sequences, int64_t heads, int64_t length);
+
 }  // namespace attention::cuda

@@ -70,7 +70,9 @@ class Description {
 };
 
 // Numbers of rows at experts change with every pass. One algorithm serves all sizes up to the next number of three
-// significant bits, so that choices are few and a product's bits follow from its own sizes alone.
+// significant bits, so that choices are few and a product's bits follow from its own sizes alone. That holds for what
+// counts rows: M of an operand read as it is, K where both are summed over rows. Elsewhere it is the length of a row,
+// which strides and alignment go with.
 int64_t size_class(int64_t n) {
   if (n < 8) return n;
   const int shift = std::bit_width(static_cast<uint64_t>(n)) - 3;
@@ -78,7 +80,8 @@ int64_t size_class(int64_t n) {
 }
 Gemm of_size_class(const Gemm& g) {
   Gemm largest = g;
-  largest.M = size_class(g.M), largest.K = size_class(g.K);
+  if (!g.a.transposed) largest.M = size_class(g.M);
+  if (g.a.transposed && !g.b.transposed) largest.K = size_class(g.K);
   return largest;
 }
 
