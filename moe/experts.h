@@ -15,7 +15,7 @@ namespace moe {
 
 // Gradients of rows, shared by all layers: only one is in its backward at a time.
 struct ExpertWorkspace {
-  explicit ExpertWorkspace(engine::Device device = engine::Device::cpu)
+  ExpertWorkspace(engine::Device device = engine::Device::cpu)  // NOLINT: {} is one on the CPU
       : dexpert_out(device), dactivation(device), dexpert_in(device) {}
 
   engine::GrowingBuffer dexpert_out, dactivation, dexpert_in;
