@@ -112,18 +112,20 @@ const Variant kVariants[] = {
      }},
 };
 
+// With every access checked on an emulated device a step takes seconds.
+bool steps_are_slow() {
 #if defined(SWITCHYARD_EMULATED)
-// With every access checked a step takes a hundred times as long.
-const int64_t kFewSteps = 2;
-int64_t many_steps() {
-  return emulation::checks_accesses() ? 2 : 50;
-}
+  return emulation::checks_accesses();
 #else
-constexpr int64_t kFewSteps = 10;
-int64_t many_steps() {
-  return 50;
-}
+  return false;
 #endif
+}
+int64_t few_steps() {
+  return steps_are_slow() ? 1 : 2;
+}
+int64_t many_steps() {
+  return steps_are_slow() ? 2 : 50;
+}
 
 }  // namespace
 
@@ -136,7 +138,7 @@ TEST_CASE("cuda: steps of every kind of routing and layer in lockstep with the C
     INFO(std::string(variant.name));
     Config config = tiny_config();
     variant.change(config);
-    check_lockstep(config, kFewSteps);
+    check_lockstep(config, few_steps());
   }
 }
 
@@ -179,7 +181,7 @@ TEST_CASE("cuda: steps in bf16 stay near the CPU's") {
     Run cpu(config, Device::cpu);
     config.train.precision = "bf16";
     Run cuda(config, Device::cuda);
-    for (int64_t step = 0; step < kFewSteps; ++step) {
+    for (int64_t step = 0; step < few_steps(); ++step) {
       copy_state(cpu.trainer, cuda.trainer);
       const train::StepResult here = cpu.step(), there = cuda.step();
       CHECK(there.loss == doctest::Approx(here.loss).epsilon(1e-2));
