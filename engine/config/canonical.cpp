@@ -127,6 +127,10 @@ Json schema_of_type(const Bounds& bounds) {
     }
   } else if constexpr (HasFields<T>) {
     schema = schema_of<T>();
+  } else if constexpr (std::is_same_v<T, AutoOr>) {
+    Json number = {{"type", "integer"}};
+    add_bounds(number, bounds);
+    schema["anyOf"] = {number, {{"const", "auto"}}};
   } else {
     const std::vector<std::string> types = types_of<T>();
     schema["type"] = types.size() == 1 ? Json(types[0]) : Json(types);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <optional>
 #include <string>
@@ -82,15 +83,22 @@ class ObjectReader {
     return x <= bounds.high && (bounds.excludes_low ? x > bounds.low : x >= bounds.low);
   }
 
+  // An integer, also where it is written as 1e3 or 2.0, as programs do.
+  static std::optional<int64_t> whole(const JsonValue& value) {
+    constexpr double kLargest = 9007199254740992;  // beyond it not every integer is a double
+    if (value.type == JsonValue::Type::integer) return value.integer;
+    const bool is_whole = value.type == JsonValue::Type::number && std::fabs(value.number) <= kLargest &&
+                          value.number == std::floor(value.number);
+    return is_whole ? std::optional(static_cast<int64_t>(value.number)) : std::nullopt;
+  }
+
   void read_value(const JsonValue& value, bool& field, const Bounds&) {
     if (value.type != JsonValue::Type::boolean) return wrong(value, "true or false");
     field = value.boolean;
   }
   void read_value(const JsonValue& value, int64_t& field, const Bounds& bounds) {
-    if (value.type != JsonValue::Type::integer || !within(value.number, bounds)) {
-      return wrong(value, range("an integer", bounds));
-    }
-    field = value.integer;
+    if (!whole(value) || !within(value.number, bounds)) return wrong(value, range("an integer", bounds));
+    field = *whole(value);
   }
   void read_value(const JsonValue& value, double& field, const Bounds& bounds) {
     if (!value.is_number() || !within(value.number, bounds)) return wrong(value, range("a number", bounds));
@@ -124,16 +132,16 @@ class ObjectReader {
   static double quantity_number(const ByteCount& c) { return static_cast<double>(c.value); }
   static double quantity_number(const Duration& d) { return d.seconds; }
   void read_value(const JsonValue& value, Count& field, const Bounds& bounds) {
-    if (value.type == JsonValue::Type::number) return wrong(value, range("a whole number", bounds));
+    if (value.is_number() && !whole(value)) return wrong(value, range("a whole number", bounds));
     double number = 0;
     read_quantity(value, field, number, parse_count, bounds, "a string like \"5M\"");
-    if (value.is_number()) field.value = value.integer;
+    if (value.is_number()) field.value = *whole(value);
   }
   void read_value(const JsonValue& value, ByteCount& field, const Bounds& bounds) {
-    if (value.type == JsonValue::Type::number) return wrong(value, range("a whole number", bounds));
+    if (value.is_number() && !whole(value)) return wrong(value, range("a whole number", bounds));
     double number = 0;
     read_quantity(value, field, number, parse_bytes, bounds, "a string like \"5 MB\"");
-    if (value.is_number()) field.value = value.integer;
+    if (value.is_number()) field.value = *whole(value);
   }
   void read_value(const JsonValue& value, Duration& field, const Bounds& bounds) {
     double number = 0;
@@ -143,8 +151,8 @@ class ObjectReader {
   void read_value(const JsonValue& value, AutoOr& field, const Bounds& bounds) {
     if (value.type == JsonValue::Type::string && value.string == "auto") {
       field.value.reset();
-    } else if (value.type == JsonValue::Type::integer && within(value.number, bounds)) {
-      field.value = value.integer;
+    } else if (whole(value) && within(value.number, bounds)) {
+      field.value = whole(value);
     } else {
       wrong(value, range("\"auto\" or an integer", bounds));
     }

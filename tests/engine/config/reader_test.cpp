@@ -60,6 +60,13 @@ TEST_CASE("config: a good file is read, with units, and its canonical form reads
   CHECK(traced.log.trace_steps == std::vector<int64_t>{3});
   CHECK(*traced.parallel.expert_placement == "auto");
   CHECK(error_of(text, {"log.trace_steps=[0]"}).find("log.trace_steps") != std::string::npos);
+  const Config floats = parse_config(replaced("\"2k\"", "2.048e3"), "c.json",
+                                     {"train.stop.steps=1e2", "seed=7.0", "parallel.ep_size=2.0", "eval.samples=2e0"});
+  CHECK(floats.batch_tokens() == 2048);
+  CHECK(floats.train.stop.steps->value == 100);
+  CHECK(floats.seed == 7);
+  CHECK(floats.parallel.ep_size.value == 2);
+  CHECK(error_of(text, {"seed=1e17"}).find("seed is 1e+17 but must be an integer") != std::string::npos);
 }
 
 TEST_CASE("config: each mistake gives its place and what to do") {
