@@ -14,7 +14,9 @@ using engine::Tensor;
 //   o[t,h] = sum_j softmax_j(scale * <q[t,h], k[j, h * G / H]>) v[j, h * G / H]
 //   lse[t,h] = log sum_j exp(scale * <q[t,h], k[j, h * G / H]>)
 // A row's bits depend on its query, its keys and values and their positions alone: the result is the same whether
-// the query comes alone or with others. q, o: [T, H * C]; k, v: [rows, G * C]; rows may be strided.
+// the query comes alone or with others. q, o: [T, H * C]; k, v: [rows, G * C]; rows may be strided. The exception is
+// bf16 on a GPU in a build with cuDNN, which takes whole sequences without documents: there the same call gives the
+// same bits, but another number of rows may not (causal_attention_cudnn.h).
 struct CausalAttentionForward {
   Tensor o_THC, lse_TH;  // overwritten
   ConstTensor q_THC, k_TGC, v_TGC;

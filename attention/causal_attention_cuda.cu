@@ -291,11 +291,12 @@ __global__ void key_gradient_kernel(Rows<X> dk, Rows<X> dv, Inputs<X> in, Shape 
   }
 }
 
-__global__ void lse_by_head_kernel(float* to, const float* lse, int64_t count, int64_t heads, int64_t length) {
+__global__ void lse_by_head_kernel(float* to, const float* lse, int64_t count, int64_t heads, int64_t length,
+                                   int64_t row_stride) {
   const int64_t i = engine::global_thread();
   if (i >= count) return;
   const int64_t s = i % length, h = i / length % heads, b = i / length / heads;
-  to[i] = lse[(b * length + s) * heads + h];
+  to[i] = lse[(b * length + s) * row_stride + h];
 }
 
 // Blocks of tiles times heads of all sequences.
@@ -306,10 +307,10 @@ dim3 grid_of(int64_t rows, int64_t heads) {
 
 }  // namespace
 
-void lse_by_head(float* to, const float* lse_TH, int64_t sequences, int64_t heads, int64_t length) {
+void lse_by_head(float* to, const float* lse, int64_t sequences, int64_t heads, int64_t length, int64_t row_stride) {
   const int64_t count = sequences * heads * length;
-  launch(lse_by_head_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), to, lse_TH, count, heads,
-         length);
+  launch(lse_by_head_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), to, lse, count, heads, length,
+         row_stride);
 }
 
 void causal_attention_forward(const CausalAttentionForward& a) {

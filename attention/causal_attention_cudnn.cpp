@@ -1,9 +1,10 @@
 #include "attention/causal_attention_cudnn.h"
 
-#include <array>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #pragma GCC diagnostic ignored "-Wunused-function"  // reported at the end of the file
@@ -21,6 +22,11 @@ namespace {
 namespace fe = cudnn_frontend;
 using Attributes = std::shared_ptr<fe::graph::Tensor_attributes>;
 
+// On Hopper the deterministic backward pass keeps the gradients of all scores of a call in its workspace: so many bytes
+// of them at a time, or one key/value head's.
+constexpr int64_t kScoreBytes = int64_t{1} << 30;
+constexpr int64_t kAlignment = 16;
+
 enum Id : int64_t { kQ = 1, kK, kV, kO, kLse, kDo, kDq, kDk, kDv };
 
 // What a plan depends on: sizes, strides between rows, and the factor on the scores.
@@ -32,19 +38,39 @@ struct Shape {
   auto operator<=>(const Shape&) const = default;
 };
 
+[[noreturn]] void fail(const std::string& reason, const Shape& s) {
+  throw engine::Error(engine::ExitCode::environment,
+                      engine::str("cuDNN's attention over ", s.sequences, " x ", s.length, " rows, ", s.heads, " and ",
+                                  s.kv_heads, " heads of ", s.head_dim, " failed: ", reason));
+}
+void check(fe::error_t status, const Shape& s) {
+  if (status.is_bad()) fail(status.get_message(), s);
+}
+
 // A graph of one operation with its plan. Null where cuDNN has none for the shape.
 using Plan = std::unique_ptr<fe::graph::Graph>;
 using Pointers = std::unordered_map<int64_t, void*>;
 
+CudnnUse& use() {
+  thread_local CudnnUse instance;
+  return instance;
+}
+
 cudnnHandle_t handle() {
   thread_local cudnnHandle_t instance = nullptr;  // lives as long as the process, like the stream
   if (instance == nullptr) {
-    const cudnnStatus_t status = cudnnCreate(&instance);
-    if (status != CUDNN_STATUS_SUCCESS) {
-      throw engine::Error(engine::ExitCode::environment,
-                          engine::str("cudnnCreate failed: ", cudnnGetErrorString(status)));
+    const engine::DeviceStream stream = engine::device_stream();  // makes the device the thread's
+    cudnnHandle_t created = nullptr;
+    cudnnStatus_t status = cudnnCreate(&created);
+    const char* call = "cudnnCreate";
+    if (status == CUDNN_STATUS_SUCCESS) {
+      status = cudnnSetStream(created, stream);
+      call = "cudnnSetStream";
     }
-    cudnnSetStream(instance, engine::device_stream());
+    if (status != CUDNN_STATUS_SUCCESS) {
+      throw engine::Error(engine::ExitCode::environment, engine::str(call, " failed: ", cudnnGetErrorString(status)));
+    }
+    instance = created;
   }
   return instance;
 }
@@ -75,8 +101,27 @@ Plan new_graph() {
   return graph;
 }
 
-Plan built(Plan graph) {
-  if (graph->build(handle(), {fe::HeurMode_t::A}).is_bad()) return nullptr;
+// Whether a step of making a plan has failed because there is none for this shape; throws what has other reasons.
+bool has_no_plan(fe::error_t status, const Shape& s) {
+  if (status.is_good()) return false;
+  const auto code = status.get_code();
+  const std::string message = status.get_message();
+  auto says = [&](const char* words) { return message.find(words) != std::string::npos; };
+  const bool none = code == fe::error_code_t::GRAPH_NOT_SUPPORTED || code == fe::error_code_t::HEURISTIC_QUERY_FAILED ||
+                    says("NOT_SUPPORTED") || says("Deselecting");
+  if (!none || says("PREREQUISITE_MISSING")) fail(message, s);  // the latter: an installation lacks a part
+  use().no_plan = message;
+  return true;
+}
+
+// By the first proposal of cuDNN's whose results have the same bits each time.
+Plan built(Plan graph, const Shape& s) {
+  if (has_no_plan(graph->validate(), s) || has_no_plan(graph->build_operation_graph(handle()), s) ||
+      has_no_plan(graph->create_execution_plans({fe::HeurMode_t::A}), s)) {
+    return nullptr;
+  }
+  graph->deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
+  if (has_no_plan(graph->check_support(), s) || has_no_plan(graph->build_plans(), s)) return nullptr;
   return graph;
 }
 
@@ -96,7 +141,7 @@ Plan forward_plan(const Shape& s) {
       .set_data_type(fe::DataType_t::FLOAT)
       .set_dim(lse_dims(s))
       .set_stride({s.length * s.heads, 1, s.heads, 1});
-  return built(std::move(graph));
+  return built(std::move(graph), s);
 }
 
 Plan backward_plan(const Shape& s) {
@@ -118,7 +163,7 @@ Plan backward_plan(const Shape& s) {
   set_output(dq, s, kDq, s.heads, s.dq_stride);
   set_output(dk, s, kDk, s.kv_heads, s.dk_stride);
   set_output(dv, s, kDv, s.kv_heads, s.dv_stride);
-  return built(std::move(graph));
+  return built(std::move(graph), s);
 }
 
 using Plans = std::map<Shape, Plan>;
@@ -130,28 +175,43 @@ fe::graph::Graph* plan_of(Plans& plans, const Shape& s, Plan (*make_plan)(const 
   return known->second.get();
 }
 
-void check(fe::error_t status, const Shape& s) {
-  if (status.is_good()) return;
-  throw engine::Error(engine::ExitCode::environment,
-                      engine::str("cuDNN's attention over ", s.sequences, " x ", s.length, " rows, ", s.heads, " and ",
-                                  s.kv_heads, " heads of ", s.head_dim, " failed: ", status.get_message()));
-}
-
 int64_t workspace_bytes(const fe::graph::Graph& graph, const Shape& s) {
   int64_t bytes = 0;
   check(graph.get_workspace_size(bytes), s);
   return bytes;
 }
 
-bool takes(const ConstTensor& q_THC, const int32_t* document_starts, int64_t num_sequences, int64_t head_dim) {
-  return q_THC.dtype == engine::DType::bf16 && document_starts == nullptr && num_sequences > 0 && head_dim % 8 == 0 &&
-         head_dim <= 128;
+bool is_aligned(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % kAlignment == 0;
+}
+bool takes(std::initializer_list<ConstTensor> tensors, const int32_t* document_starts, int64_t head_dim) {
+  return document_starts == nullptr && head_dim % 8 == 0 && head_dim <= 128 && tensors.begin()->rows() > 0 &&
+         std::all_of(tensors.begin(), tensors.end(), [](const ConstTensor& t) {
+           return t.dtype == engine::DType::bf16 && is_aligned(t.data) && t.row_stride * 2 % kAlignment == 0;
+         });
+}
+
+// From a row and a head on.
+void* at(const ConstTensor& t, int64_t row, int64_t head, int64_t head_dim) {
+  return static_cast<char*>(const_cast<void*>(t.data)) + (row * t.row_stride + head * head_dim) * 2;
+}
+
+// The largest divisor of n that is not above `most`; at least 1. So all parts have one shape, and one plan.
+int64_t divisor(int64_t n, int64_t most) {
+  int64_t result = std::clamp(most, int64_t{1}, n);
+  while (n % result != 0) --result;
+  return result;
+}
+
+int64_t rounded_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
 }
 
 }  // namespace
 
 bool cudnn_attention_forward(const CausalAttentionForward& a) {
-  if (!takes(a.q_THC, a.document_starts, a.num_sequences, a.head_dim)) return false;
+  if (!takes({a.q_THC, a.k_TGC, a.v_TGC, a.o_THC}, a.document_starts, a.head_dim)) return false;
+  if (!is_aligned(a.lse_TH.data)) return false;
   if (a.first_position != 0 || a.key_stride != a.query_len) return false;
   thread_local Plans plans;
   const Shape shape{.sequences = a.num_sequences,
@@ -172,17 +232,26 @@ bool cudnn_attention_forward(const CausalAttentionForward& a) {
                        {kO, a.o_THC.data},
                        {kLse, a.lse_TH.data}};
   check(plan->execute(handle(), pointers, engine::device_scratch(workspace_bytes(*plan, shape))), shape);
+  ++use().calls;
   return true;
 }
 
+// In parts of some sequences, or of some heads of one sequence: all query heads of a key/value head are in one part.
 bool cudnn_attention_backward(const CausalAttentionBackward& a) {
-  if (!takes(a.q_THC, a.document_starts, a.num_sequences, a.head_dim)) return false;
+  if (!takes({a.q_THC, a.k_TGC, a.v_TGC, a.o_THC, a.do_THC, a.dq_THC, a.dk_TGC, a.dv_TGC}, a.document_starts,
+             a.head_dim)) {
+    return false;
+  }
+  const int64_t C = a.head_dim, group = a.num_heads / a.num_kv_heads, padded = rounded_up(a.query_len, 128);
+  const int64_t heads_at_once = kScoreBytes / (2 * padded * padded);
+  const int64_t kv_heads = divisor(a.num_kv_heads, heads_at_once / group), heads = kv_heads * group;
+  const int64_t sequences = heads == a.num_heads ? divisor(a.num_sequences, heads_at_once / heads) : 1;
   thread_local Plans plans;
-  const Shape shape{.sequences = a.num_sequences,
+  const Shape shape{.sequences = sequences,
                     .length = a.query_len,
-                    .heads = a.num_heads,
-                    .kv_heads = a.num_kv_heads,
-                    .head_dim = a.head_dim,
+                    .heads = heads,
+                    .kv_heads = kv_heads,
+                    .head_dim = C,
                     .q_stride = a.q_THC.row_stride,
                     .k_stride = a.k_TGC.row_stride,
                     .v_stride = a.v_TGC.row_stride,
@@ -194,20 +263,30 @@ bool cudnn_attention_backward(const CausalAttentionBackward& a) {
                     .dv_stride = a.dv_TGC.row_stride};
   fe::graph::Graph* plan = plan_of(plans, shape, backward_plan);
   if (plan == nullptr) return false;
-  const int64_t lse_bytes = (a.lse_TH.num_elements() * 4 + 255) / 256 * 256;
+  const int64_t lse_bytes = rounded_up(sequences * heads * a.query_len * 4, 256);
   auto* scratch = static_cast<char*>(engine::device_scratch(lse_bytes + workspace_bytes(*plan, shape)));
-  lse_by_head(reinterpret_cast<float*>(scratch), a.lse_TH.f32(), a.num_sequences, a.num_heads, a.query_len);
-  Pointers pointers = {{kQ, const_cast<void*>(a.q_THC.data)},
-                       {kK, const_cast<void*>(a.k_TGC.data)},
-                       {kV, const_cast<void*>(a.v_TGC.data)},
-                       {kO, const_cast<void*>(a.o_THC.data)},
-                       {kLse, scratch},
-                       {kDo, const_cast<void*>(a.do_THC.data)},
-                       {kDq, a.dq_THC.data},
-                       {kDk, a.dk_TGC.data},
-                       {kDv, a.dv_TGC.data}};
-  check(plan->execute(handle(), pointers, scratch + lse_bytes), shape);
+  for (int64_t row = 0; row < a.num_sequences * a.query_len; row += sequences * a.query_len) {
+    for (int64_t h = 0, g = 0; h < a.num_heads; h += heads, g += kv_heads) {
+      lse_by_head(reinterpret_cast<float*>(scratch), a.lse_TH.f32() + row * a.num_heads + h, sequences, heads,
+                  a.query_len, a.num_heads);
+      Pointers pointers = {{kQ, at(a.q_THC, row, h, C)},
+                           {kK, at(a.k_TGC, row, g, C)},
+                           {kV, at(a.v_TGC, row, g, C)},
+                           {kO, at(a.o_THC, row, h, C)},
+                           {kLse, scratch},
+                           {kDo, at(a.do_THC, row, h, C)},
+                           {kDq, at(a.dq_THC, row, h, C)},
+                           {kDk, at(a.dk_TGC, row, g, C)},
+                           {kDv, at(a.dv_TGC, row, g, C)}};
+      check(plan->execute(handle(), pointers, scratch + lse_bytes), shape);
+    }
+  }
+  ++use().calls;
   return true;
+}
+
+const CudnnUse& cudnn_use() {
+  return use();
 }
 
 }  // namespace attention::cuda

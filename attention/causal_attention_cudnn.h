@@ -2,18 +2,28 @@
 // rest.
 #pragma once
 
+#include <string>
+
 #include "attention/causal_attention.h"
 
 namespace attention::cuda {
 
 // True if cuDNN has queued the computation: bf16, whole sequences without documents, head_dim a multiple of 8 up to
-// 128, and a plan of cuDNN's for the shape. False if nothing was done. Which of both is decided by the shape alone.
-// Throws Error(environment) where cuDNN fails at what it had a plan for.
+// 128, rows at multiples of 16 bytes, and a plan of cuDNN's for the shape. False if nothing was done. Which of both is
+// decided by the shape and the alignments alone. Throws Error(environment) where cuDNN fails at what it had a plan for,
+// or lacks a part of its installation.
 bool cudnn_attention_forward(const CausalAttentionForward& a);
 // By the algorithm that gives the same bits each time.
 bool cudnn_attention_backward(const CausalAttentionBackward& a);
 
-// to[b, h, s] = lse[b * length + s, h]: as cuDNN's backward pass wants it. On the stream.
-void lse_by_head(float* to, const float* lse_TH, int64_t sequences, int64_t heads, int64_t length);
+// What the calling thread has handed over, for tests: calls that cuDNN took, and why it last had no plan.
+struct CudnnUse {
+  int64_t calls = 0;
+  std::string no_plan;
+};
+const CudnnUse& cudnn_use();
+
+// to[b, h, s] = lse[(b * length + s) * row_stride + h]: as cuDNN's backward pass wants it. On the stream.
+void lse_by_head(float* to, const float* lse, int64_t sequences, int64_t heads, int64_t length, int64_t row_stride);
 
 }  // namespace attention::cuda

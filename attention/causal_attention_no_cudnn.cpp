@@ -10,4 +10,9 @@ bool cudnn_attention_backward(const CausalAttentionBackward&) {
   return false;
 }
 
+const CudnnUse& cudnn_use() {
+  static const CudnnUse use{0, "a build without cuDNN"};
+  return use;
+}
+
 }  // namespace attention::cuda

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Checks the CUDA path on a machine with a GPU, in phases of at most 8 minutes that install nothing.
-#   scripts/gpu_check.sh pack                    where the libraries are installed: collects them in build-carry/
+#   scripts/gpu_check.sh pack                    where the libraries are installed: collects them in build-carry/,
+#                                                with cudnn-frontend's headers from CUDNN_FRONTEND_INCLUDE
 #   scripts/gpu_check.sh [--emulated] PHASE...   on the machine with the GPU, with build-carry/ in the repository
 # parity    builds the CUDA tests and runs them: every op against its CPU twin, fresh inputs, poisoned outputs
 # sanitize  the same tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
@@ -44,7 +45,25 @@ pack() {
   done
   cat "$carry/pkgconfig/libz.pc" >>"$carry/pkgconfig/zlib.pc"
   rm "$carry/pkgconfig/libz.pc"
+  pack_cudnn_frontend
   say "$carry: $(du -sh "$carry" | cut -f 1); take it along with the repository"
+}
+
+# The headers of cuDNN's graphs, which its packages lack: from CUDNN_FRONTEND_INCLUDE, or where the compiler finds them.
+pack_cudnn_frontend() {
+  local from=${CUDNN_FRONTEND_INCLUDE:-}
+  if [[ -z $from ]]; then
+    from=$(echo '#include <cudnn_frontend_version.h>' | g++ -x c++ -M - 2>/dev/null |
+      grep -o '[^ ]*/cudnn_frontend_version\.h' | head -n 1 | xargs -r dirname || true)
+  fi
+  if [[ -z $from ]]; then
+    say "no cudnn-frontend headers here, so no attention by cuDNN there: CUDNN_FRONTEND_INCLUDE names their folder"
+  elif [[ -f $from/cudnn_frontend.h ]]; then
+    cp -r "$from"/cudnn_* "$carry/include"
+  else
+    complain "$from has no cudnn_frontend.h; CUDNN_FRONTEND_INCLUDE names the folder that has it"
+    exit 2
+  fi
 }
 
 use_carried() {
