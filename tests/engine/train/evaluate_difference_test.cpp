@@ -1,6 +1,7 @@
 #include "engine/train/evaluate_difference.h"
 
 #include <cmath>
+#include <memory>
 
 #include "comm/parallel_groups.h"
 #include "engine/train/evaluate_requirement.h"
@@ -135,37 +136,95 @@ TEST_CASE("evaluate_difference: small damage is called worse and its repair bett
   CHECK(wrong == 0);
 }
 
-TEST_CASE("evaluate_difference: a trained model with noise on its weights is worse, and without noise the same") {
-  ThreadPool pool(1);
-  pool.make_current();
-  const Config config = test::tiny_config();
+namespace {
+
+// A small model that has learnt its pattern, and texts of it.
+struct Trained {
+  ThreadPool pool{1};
+  Config config = test::tiny_config();
   comm::ParallelGroups groups = comm::make_parallel_groups(comm::make_self_group(), 1);
-  Trainer trainer(config, groups);
-  trainer.begin_digest();
-  for (int64_t step = 0; step < 60; ++step) {
-    trainer.train_step(step * config.sequences_per_step(),
-                       [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+  std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<Evaluator> evaluator;
+  std::vector<float> weights;
+
+  Trained() {
+    pool.make_current();
+    trainer = std::make_unique<Trainer>(config, groups);
+    trainer->begin_digest();
+    for (int64_t step = 0; step < 60; ++step) {
+      trainer->train_step(step * config.sequences_per_step(),
+                          [&](int64_t sample, int32_t* tokens) { test::tiny_sample(config, sample, tokens); });
+    }
+    evaluator = std::make_unique<Evaluator>(trainer->model(), *groups.world, 12, trainer->max_rows(), true);
+    const float* trained = trainer->store().dense().weights.f32();
+    weights.assign(trained, trained + trainer->store().dense().elements);
   }
-  data::TokenSet set;
-  std::vector<int32_t> sample(13);
-  for (int64_t n = 0; n < 200; ++n) {
-    test::tiny_sample(config, 5000 + n, sample.data());
-    for (int s = 0; s < 12; ++s) set.tokens.push_back(static_cast<uint16_t>(sample[static_cast<size_t>(s)]));
+  // Noise on every dense weight of the trained model; 0 mends it.
+  void damage(float noise, uint64_t seed) {
+    float* now = trainer->store().dense().weights.f32();
+    for (size_t i = 0; i < weights.size(); ++i)
+      now[i] = weights[i] + noise * test::value(seed, static_cast<int64_t>(i));
+    trainer->store().weights_changed();
   }
-  Evaluator evaluator(trainer.model(), *groups.world, 12, trainer.max_rows(), true);
-  const data::EvalWindows windows(set, 12);
-  const EvalResult whole = evaluator.run("s", windows), again = evaluator.run("s", windows);
-  CHECK(whole.window_tokens.size() == 200);
-  CHECK(whole.tokens == 12 * 200 - 1);
-  CHECK(difference_of({&again}, {&whole}).identical);
-  float* weights = trainer.store().dense().weights.f32();
-  for (int64_t i = 0; i < trainer.store().dense().elements; ++i) weights[i] += 0.03f * test::value(99, i);
-  trainer.store().weights_changed();
-  const EvalResult damaged = evaluator.run("s", windows);
-  const LossDifference d = difference_of({&damaged}, {&whole});
-  CHECK(d.verdict() == "worse");
-  CHECK(d.mean == doctest::Approx(damaged.loss - whole.loss).epsilon(1e-6));
-  CHECK(difference_of({&whole}, {&damaged}).verdict() == "better");
+  // On samples drawn at random.
+  EvalResult evaluate(uint64_t seed, int64_t windows) {
+    data::TokenSet set;
+    std::vector<int32_t> sample(13);
+    for (int64_t n = 0; n < windows; ++n) {
+      test::tiny_sample(config, 5000 + philox(seed, static_cast<uint64_t>(n))[0] % 100000, sample.data());
+      for (size_t s = 0; s < 12; ++s) set.tokens.push_back(static_cast<uint16_t>(sample[s]));
+    }
+    return evaluator->run("s", data::EvalWindows(set, 12));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("evaluate_difference: a trained model damaged by small noise is worse, and undamaged the same, 200 times") {
+  Trained model;
+  std::vector<EvalResult> whole;
+  for (uint64_t n = 0; n < 200; ++n) whole.push_back(model.evaluate(n, 100));
+  CHECK(whole[0].window_tokens.size() == 100);
+  CHECK(whole[0].tokens == 12 * 100 - 1);
+  int worse = 0;
+  for (uint64_t n = 0; n < 200; ++n) {
+    CHECK(difference_of({&whole[n]}, {&whole[n]}).verdict() == "no difference shown");
+    model.damage(0.01f, n + 1);  // by noise of its own each time
+    const EvalResult damaged = model.evaluate(n, 100);
+    const LossDifference d = difference_of({&damaged}, {&whole[n]});
+    CHECK(d.mean == doctest::Approx(damaged.loss - whole[n].loss).epsilon(1e-6));
+    CHECK(d.verdict() != "better");
+    CHECK(difference_of({&whole[n]}, {&damaged}).mean == doctest::Approx(-d.mean));
+    worse += d.verdict() == "worse" ? 1 : 0;
+  }
+  MESSAGE(worse, " of 200 damaged models are called worse");
+  CHECK(worse >= 190);
+  model.damage(0, 0);
+  for (uint64_t n = 0; n < 200; ++n) {
+    const EvalResult mended = model.evaluate(n, 100);
+    CHECK(difference_of({&mended}, {&whole[n]}).identical);
+  }
+}
+
+TEST_CASE("evaluate_difference: of a damaged model the interval holds the difference on all text at the stated rate") {
+  Trained model;
+  constexpr uint64_t kTexts = 200;
+  std::vector<EvalResult> whole, damaged;
+  for (uint64_t n = 0; n < kTexts; ++n) whole.push_back(model.evaluate(n, 100));
+  model.damage(0.01f, 1);
+  double difference = 0;
+  for (uint64_t n = 0; n < kTexts; ++n) {
+    damaged.push_back(model.evaluate(n, 100));
+    difference += (damaged[n].loss - whole[n].loss) / kTexts;
+  }
+  int missed = 0;
+  for (uint64_t n = 0; n < kTexts; ++n) {
+    const LossDifference d = difference_of({&damaged[n]}, {&whole[n]});
+    missed += difference < d.low || difference > d.high ? 1 : 0;
+  }
+  MESSAGE("true difference ", difference, ", ", missed, " of 200 intervals miss it");
+  CHECK(missed <= 18);  // 5 %: 10 expected, at most 18 with probability 0.99
+  CHECK(missed >= 3);
 }
 
 TEST_CASE("evaluate_requirement: sets, metrics and relations are read, and mistakes explained") {
