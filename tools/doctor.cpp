@@ -9,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "comm/world.h"
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
 #include "engine/core/device.h"
@@ -67,6 +68,15 @@ Check program(const std::string& name, const std::vector<std::string>& programs,
   return {name, "note", str("not found; ", use), "apt-get install " + package};
 }
 
+// Useful only in a build that knows MPI.
+Check mpi() {
+  Check found =
+      program("mpi", {"mpirun", "mpiexec"}, "needed only for ranks on several machines", "openmpi-bin libopenmpi-dev");
+  if (found.status != "ok" || comm::mpi_is_built()) return found;
+  return {"mpi", "note", found.what + ", but this program was built without MPI; needed only for several machines",
+          "install libopenmpi-dev and build it again"};
+}
+
 Check memory() {
   constexpr int64_t kLeast = 512 << 20, kGood = int64_t{2} << 30;
   const int64_t bytes = available_memory();
@@ -108,7 +118,7 @@ std::vector<Check> examine() {
       disk(),
       program("compiler", {"c++", "g++", "clang++"}, "needed to build, not to run", "g++"),
       program("meson", {"meson"}, "needed to build, not to run", "meson ninja-build"),
-      program("mpi", {"mpirun", "mpiexec"}, "needed only for ranks on several machines", "openmpi-bin libopenmpi-dev"),
+      mpi(),
       cuda(),
   };
 }

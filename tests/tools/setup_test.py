@@ -51,6 +51,43 @@ def test_init():
     assert (small["model"]["hidden_size"], large["model"]["hidden_size"]) == (64, 64), (small, large)
 
 
+# Lines of doctor on a machine without any tool, and with all of them; numbers of the machine are masked.
+WITHOUT_TOOLS = """\
+ok    cores     # for this process
+ok    cpu       kernels for #
+ok    memory    # available
+ok    disk      # free in HERE
+note  compiler  not found; needed to build, not to run: apt-get install g++
+note  meson     not found; needed to build, not to run: apt-get install meson ninja-build
+note  mpi       not found; needed only for ranks on several machines: apt-get install openmpi-bin libopenmpi-dev
+note  cuda      no NVIDIA device; training runs on the CPU
+"""
+WITH_TOOLS = re.sub("note  (compiler|meson|mpi)  ( *)not found.*", r"ok    \1  \2\1 version 42", WITHOUT_TOOLS)
+
+
+def doctor_lines(code=0, **options):
+    text = run("doctor", code=code, **options).stdout
+    text = re.sub(r"(cores +)\d+ processors?", r"\1#", text)
+    text = re.sub(r"(kernels for )\w+", r"\1#", text.replace("note  cpu ", "ok    cpu "))
+    text = re.sub(r"[\d.]+ [kMGT]?B (available|free)", r"# \1", text)
+    if os.path.exists("/dev/nvidia0"):
+        print("skipped: this machine has a GPU, so doctor cannot say that it has none")
+        text = re.sub("(?m)^.*  cuda  .*$", WITHOUT_TOOLS.splitlines()[-1], text)
+    return text.replace(os.path.realpath(options.get("cwd", ".")), "HERE")
+
+
+def small_disk(size):
+    """What doctor says of a file system of this size, or None where none can be mounted."""
+    os.makedirs("disk", exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", "disk"], capture_output=True).returncode != 0:
+        return None
+    try:
+        return {c["name"]: c for c in json.loads(subprocess.run(
+            [SWITCHYARD, "doctor", "--json"], cwd="disk", capture_output=True, text=True).stdout)["checks"]}["disk"]
+    finally:
+        subprocess.run(["umount", "disk"], check=True)
+
+
 def test_doctor():
     checks = json.loads(run("doctor", "--json").stdout)
     names = [check["name"] for check in checks["checks"]]
@@ -58,18 +95,23 @@ def test_doctor():
     assert checks["ok"] and checks["checks"][0]["what"].startswith(f"{len(os.sched_getaffinity(0))} processor"), checks
     lines = run("doctor").stdout.splitlines()
     assert len(lines) == len(names) and all(line.split()[1] == name for line, name in zip(lines, names)), lines
-    # a machine without any tool: everything is said, nothing fails
-    bare = {c["name"]: c for c in json.loads(run("doctor", "--json", env={"PATH": "/nowhere"}).stdout)["checks"]}
-    for name, package in (("compiler", "g++"), ("meson", "meson"), ("mpi", "openmpi")):
-        assert bare[name]["status"] == "note" and package in bare[name]["fix"] and "not found" in bare[name]["what"], bare
+    bare = doctor_lines(env={"PATH": "/nowhere"})
+    assert bare == WITHOUT_TOOLS, bare
     # tools that are there are asked for their version, wherever they are
     os.makedirs("a b")
-    for name in ("c++", "meson", "mpirun"):
-        with open(f"a b/{name}", "w") as out:
+    for program, name in (("c++", "compiler"), ("meson", "meson"), ("mpirun", "mpi")):
+        with open(f"a b/{program}", "w") as out:
             out.write(f"#!/bin/sh\necho {name} version 42\necho more\n")
-        os.chmod(f"a b/{name}", 0o755)
-    some = {c["name"]: c for c in json.loads(run("doctor", "--json", env={"PATH": "/nowhere::" + os.path.abspath("a b")}).stdout)["checks"]}
-    assert [some[n]["what"] for n in ("compiler", "meson", "mpi")] == [n + " version 42" for n in ("c++", "meson", "mpirun")], some
+        os.chmod(f"a b/{program}", 0o755)
+    whole = doctor_lines(env={"PATH": "/nowhere::" + os.path.abspath("a b")})
+    without_mpi = ", but this program was built without MPI; needed only for several machines: install libopenmpi-dev and build it again"
+    assert whole.replace(without_mpi, "").replace("note  mpi", "ok    mpi") == WITH_TOOLS, whole
+    for size, status in (("100m", "fail"), ("1g", "note"), ("3g", "ok")):
+        disk = small_disk(size)
+        if disk is None:
+            print("skipped: no file system may be mounted here, so doctor has not seen a small disk")
+            break
+        assert disk["status"] == status and disk["fix"].startswith("make room") == (status != "ok"), (size, disk)
     if os.getuid() == 0:
         result = run("doctor", code=4, cwd="/", preexec_fn=lambda: os.setuid(NOBODY))
         assert "fail  disk      cannot write in /: go to a directory of yours" in result.stdout, result.stdout
