@@ -7,6 +7,8 @@ or a function of the directory; CONFIG stands for a good config with one piece o
 import json
 import os
 
+import tiny
+
 GOOD = """{
   "version": 1,
   "name": "tiny",
@@ -28,7 +30,7 @@ GOOD = """{
   "optim": { "lr": 0.003, "warmup": 1 }
 }
 """
-TEXT = "".join(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(200))
+TEXT = tiny.text(200)
 
 
 def changed(old, new):

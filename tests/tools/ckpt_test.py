@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 
-SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+import tiny
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
 
 
 def run(*arguments, code=0):
@@ -24,10 +26,8 @@ def steps(run_dir):
 
 
 def main():
-    with open("tiny.txt", "w") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    tiny.write_text()
+    config = tiny.config()
     config["checkpoint"] = {"every": 2, "keep_last": 3}
     json.dump(config, open("config.json", "w"))
     train = ["train", "config.json", "--run-dir", "run", "--set", "optim.schedule=constant"]

@@ -22,6 +22,8 @@ import termios
 import threading
 import time
 
+import tiny
+
 SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
 GOLDEN = os.path.join(ROOT, "tests/tools/console.txt")
 
@@ -143,12 +145,10 @@ def masked(text):
 
 
 def main():
-    with open("tiny.txt", "w") as out:
-        out.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    tiny.write_text()
     with open("other.txt", "w") as out:
         out.writelines(f"quite another {i % 7} sort {i % 5}\n" for i in range(40))
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
     config["eval"] = {"every": 5, "samples": 0}
     config["train"]["stop"] = {"steps": 10}

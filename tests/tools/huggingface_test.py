@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 
+import tiny
+
 SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
 GOLDEN = os.path.join(ROOT, "tests/golden/huggingface")
 EXPECTED = json.load(open(os.path.join(GOLDEN, "expected.json")))
@@ -81,8 +83,7 @@ def check_training_from_it():
 
 def check_a_run_as_origin():
     """A run with expert biases: they are part of what its model computes."""
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["model"]["router"] = {"bias_update_rate": 0.05}
     json.dump(config, open("biased.json", "w"))
     run("train", "biased.json", "--run-dir", "biased")
@@ -95,8 +96,7 @@ def check_a_run_as_origin():
 
 
 def check_upcycling():
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["model"] |= {"num_experts": 0, "intermediate_size": 48}
     del config["model"]["router"]
     json.dump(config, open("dense.json", "w"))
@@ -174,18 +174,16 @@ def check_refusals():
     assert "no whole checkpoint" in run("eval", "damaged", "--data", TEXT, code=6)
     assert "name some with --data" in run("eval", os.path.join(GOLDEN, "llama"), code=3)
     # what no family can say
-    tiny = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del tiny["$schema"]
-    tiny["model"]["n_shared_experts"] = 1
-    json.dump(tiny, open("shared.json", "w"))
+    config = tiny.config()
+    config["model"]["n_shared_experts"] = 1
+    json.dump(config, open("shared.json", "w"))
     run("train", "shared.json", "--run-dir", "shared", "--steps", 1, "--set", "optim.warmup=0")
     error = run("export", "shared", "--to", "hf", "out", code=2)
     assert "model.n_shared_experts above 0" in error and not os.path.exists("out"), error
 
 
 def main():
-    with open("tiny.txt", "w") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    tiny.write_text()
     check_what_transformers_wrote()
     check_training_from_it()
     check_a_run_as_origin()

@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 
-SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+import tiny
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
 
 
 def run(*arguments, code=0):
@@ -37,15 +39,8 @@ def steps_logged(directory, log):
     return [json.loads(line)["step"] for line in open(f"{directory}/{log}")]
 
 
-def write_text(name, lines, first=0):
-    with open(name, "w") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n"
-                        for i in range(first, first + lines))
-
-
 def write_config(**changes):
-    config = json.load(open(os.path.join(ROOT, "configs/tiny.json")))
-    del config["$schema"]
+    config = tiny.config()
     config["checkpoint"] = {"every": 5, "keep_last": 10}
     config["optim"]["schedule"] = "constant"
     for key, value in changes.items():
@@ -70,7 +65,7 @@ def check_changes():
     shutil.copy("tiny.txt", "copy.txt")
     result, log = train("changed", "--steps", 8, "--set", "seed=8", "--set", "data.sources[0].files=copy.txt")
     assert result["step"] == 8 and 'data.sources[0].files[0]: "tiny.txt" there, "copy.txt" here' in log, log
-    write_text("copy.txt", 400, first=1)
+    tiny.write_text("copy.txt", 400, first=1)
     more = ("--set", "seed=8", "--set", "data.sources[0].files=copy.txt")
     _, error = train("changed", "--steps", 9, *more, code=6)
     assert "the text: hash" in error and "--allow-change data" in error, error
@@ -149,7 +144,7 @@ def check_lock():
 def check_spikes():
     """A few lines unlike all others, in a file of their own."""
     os.makedirs("texts")
-    write_text("texts/a.txt", 900)
+    tiny.write_text("texts/a.txt", 900)
     with open("texts/b.txt", "w") as file:
         file.write("".join(chr(0x4E00 + i * i * 7919 % 20000) for i in range(22)))
     write_config(data={"sources": [{"name": "text", "files": "texts/*.txt"}], "held_out": {"fraction": 0}},
@@ -190,7 +185,7 @@ def check_spikes():
 
 
 def main():
-    write_text("tiny.txt", 400)
+    tiny.write_text("tiny.txt", 400)
     write_config()
     digest = train("whole")[0]["digest"]
     check_changes()

@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 
-SWITCHYARD, ROOT = os.path.abspath(sys.argv[1]), sys.argv[2]
+import tiny
+
+SWITCHYARD = os.path.abspath(sys.argv[1])
 
 
 def run(*arguments, code=0, **options):
@@ -37,12 +39,10 @@ def lines(path):
 
 
 def write_input():
-    with open("tiny.txt", "w") as out:
-        out.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    tiny.write_text()
     with open("other.txt", "w") as out:
         out.writelines(f"quite another {i % 7} sort {i % 5}\n" for i in range(40))
-    config = load(os.path.join(ROOT, "configs/tiny.json"))
-    del config["$schema"]
+    config = tiny.config()
     config["data"]["ood"] = [{"name": "other", "files": "other.txt"}]
     config["eval"] = {"every": 8, "samples": 2}
     config["checkpoint"] = {"every": 8, "keep_last": 5}
