@@ -12,12 +12,11 @@
 namespace engine::data {
 namespace {
 
-// Of the runs of a document; `evaluated` is in order.
-double share_in(const std::vector<uint64_t>& evaluated, const Document& document, int64_t ngram) {
+// Of the runs of a document.
+double share_in(const RunSet& evaluated, const Document& document, int64_t ngram) {
   const std::vector<uint64_t> runs = distinct_runs({&document}, ngram, one_of_runs(document.bytes()));
-  const int64_t shared = std::count_if(runs.begin(), runs.end(), [&](uint64_t run) {
-    return std::binary_search(evaluated.begin(), evaluated.end(), run);
-  });
+  const int64_t shared =
+      std::count_if(runs.begin(), runs.end(), [&](uint64_t run) { return evaluated.find(run) < evaluated.size(); });
   return runs.empty() ? 0 : static_cast<double>(shared) / static_cast<double>(runs.size());
 }
 
@@ -33,7 +32,7 @@ double share_in(const std::vector<uint64_t>& evaluated, const Document& document
 void decontaminate(DocumentSets& sets, const HeldOutConfig& config) {
   DocumentList documents;
   for (const char* set : {"held_out", "ood"}) select_documents(sets, set, documents);
-  const std::vector<uint64_t> evaluated = distinct_runs(documents, config.ngram);
+  const RunSet evaluated(distinct_runs(documents, config.ngram));
   for (size_t s = 0; s < sets.splits.size(); ++s) {
     throw_if_stop_requested();
     std::vector<Document>& train = sets.splits[s].train;

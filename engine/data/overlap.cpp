@@ -111,15 +111,12 @@ double ngram_overlap(const DocumentList& held_out, const DocumentList& train, in
   int64_t bytes = 0;
   for (const Document* document : held_out) bytes += document->bytes();
   const uint64_t one_of = one_of_runs(bytes);
-  const std::vector<uint64_t> ours = distinct_runs(held_out, length, one_of);
-  if (ours.empty()) return 0;
+  const RunSet ours(distinct_runs(held_out, length, one_of));
+  if (ours.size() == 0) return 0;
   std::vector<std::atomic<bool>> shared(ours.size());
   parallel_for(static_cast<int64_t>(train.size()), [&](int64_t i) {
     for_each_run(*train[static_cast<size_t>(i)], length, [&](uint64_t run) {
-      if (run % one_of != 0) return;
-      const auto found = std::lower_bound(ours.begin(), ours.end(), run);
-      if (found != ours.end() && *found == run)
-        shared[static_cast<size_t>(found - ours.begin())].store(true, std::memory_order_relaxed);
+      if (const size_t at = ours.find(run); at < ours.size()) shared[at].store(true, std::memory_order_relaxed);
     });
   });
   return static_cast<double>(std::count(shared.begin(), shared.end(), true)) / static_cast<double>(ours.size());

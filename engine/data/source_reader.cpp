@@ -151,15 +151,15 @@ class SourceReader {
     strip(document);
     const std::string reason = reason_against(document, filters_, seen_);
     if (!reason.empty()) return leave_out(document.name(), reason);
-    const std::string name = document.name();
     const int64_t size = document.bytes();
     // under a small cap texts are forgotten instead
     if (max_bytes_ > keeper_.most_held && keeper_.held + held_bytes_ + size > keeper_.most_held && !document.spill)
       document.move_to(keeper_.file());
-    entries_.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), rank_key_), size, true});
-    if (!document.spill) {
-      with_text_.push_back(source_.documents.size());
-      held_bytes_ += size;
+    if (!document.spill) held_bytes_ += size;
+    if (max_bytes_ < kNoLimit) {
+      const std::string name = document.name();
+      entries_.push_back({xxh3_64(name.data(), static_cast<int64_t>(name.size()), rank_key_), size, true});
+      if (!document.spill) with_text_.push_back(source_.documents.size());
     }
     source_.documents.push_back(std::move(document));
     if (held_bytes_ / 2 > max_bytes_) forget_texts();
@@ -276,7 +276,7 @@ class SourceReader {
   TextKeeper& keeper_;
   const BadRecords bad_records_;
   SourceDocuments source_;
-  std::vector<Entry> entries_;     // of all documents so far
+  std::vector<Entry> entries_;     // of all documents so far, where there is a cap
   std::vector<size_t> with_text_;  // those whose text is held
   int64_t held_bytes_ = 0;
 };

@@ -14,22 +14,20 @@ namespace {
 
 // The end of the source's text; the document it begins in is cut.
 Split split_tail(SourceDocuments& source, double fraction) {
-  Split split;
-  int64_t left = source.bytes() - static_cast<int64_t>(static_cast<double>(source.bytes()) * fraction);
-  for (Document& document : source.documents) {
-    const int64_t size = document.bytes();
-    if (left >= size) {
-      split.train.push_back(std::move(document));
-    } else if (left <= 0) {
-      split.held_out.push_back(std::move(document));
-    } else {
-      Document tail = document;
-      tail.drop_front(left);
-      document.keep_front(left);
-      split.train.push_back(std::move(document));
-      split.held_out.push_back(std::move(tail));
-    }
-    left -= size;
+  Split split{.train = std::move(source.documents), .held_out = {}};
+  source.documents.clear();
+  int64_t bytes = 0;
+  for (const Document& document : split.train) bytes += document.bytes();
+  int64_t left = bytes - static_cast<int64_t>(static_cast<double>(bytes) * fraction);
+  size_t cut = 0;  // the first document that is not all in training
+  for (; cut < split.train.size() && left >= split.train[cut].bytes(); ++cut) left -= split.train[cut].bytes();
+  const auto first = split.train.begin() + static_cast<int64_t>(cut);
+  split.held_out.assign(std::make_move_iterator(first), std::make_move_iterator(split.train.end()));
+  split.train.erase(first, split.train.end());
+  if (left > 0 && !split.held_out.empty()) {
+    split.train.push_back(split.held_out[0]);
+    split.train.back().keep_front(left);
+    split.held_out[0].drop_front(left);
   }
   return split;
 }

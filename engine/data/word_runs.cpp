@@ -1,6 +1,7 @@
 #include "engine/data/word_runs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/core/hash.h"
 
@@ -62,12 +63,18 @@ std::vector<uint64_t> distinct_runs(const std::vector<const Document*>& document
   std::vector<uint64_t> all;
   for (const Document* document : documents) {
     for_each_run(*document, length, [&](uint64_t run) {
-      if (run % one_of == 0) all.push_back(run);
+      if (one_of == 1 || run % one_of == 0) all.push_back(run);
     });
   }
   std::sort(all.begin(), all.end());
   all.erase(std::unique(all.begin(), all.end()), all.end());
   return all;
+}
+
+RunSet::RunSet(std::vector<uint64_t> runs) : runs_(std::move(runs)) {
+  while (shift_ > 32 && (uint64_t{1} << (64 - shift_)) < 16 * runs_.size()) --shift_;
+  bits_.resize(uint64_t{1} << (58 - shift_));
+  for (uint64_t run : runs_) bits_[run >> shift_ >> 6] |= uint64_t{1} << (run >> shift_ & 63);
 }
 
 uint64_t one_of_runs(int64_t bytes) {
