@@ -83,6 +83,7 @@ std::string output_of(const char* command) {
 struct Launch {
   std::vector<std::pair<std::string, std::string>> environment;
   std::vector<std::string> arguments;
+  bool allows_root = false;  // Open MPI refuses it unless told
 };
 
 // This command line, from the path of the program on.
@@ -113,6 +114,7 @@ Launch plan_launch(const RankPlan& plan) {
     if (geteuid() == 0) {
       add("OMPI_ALLOW_RUN_AS_ROOT", "1");
       add("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+      launch.allows_root = true;
     }
     if (crowded) add("OMPI_MCA_mpi_yield_when_idle", "1");
     if (!may_read_other_processes()) add("OMPI_MCA_btl_vader_single_copy_mechanism", "none");
@@ -214,7 +216,7 @@ int start_mpirun(const RankPlan& plan, bool only_print) {
                  "warning: %d ranks share %d processors and wait for each other's turns; fewer ranks are faster\n",
                  plan.ranks, engine::available_processors());
   }
-  if (geteuid() == 0) std::fprintf(stderr, "%-9s as root, which mpirun is told to allow\n", "mpirun");
+  if (launch.allows_root) std::fprintf(stderr, "%-9s as root, which mpirun is told to allow\n", "mpirun");
   sigset_t watched, before;
   sigemptyset(&watched);
   for (int number : {SIGCHLD, SIGINT, SIGTERM, SIGUSR1}) sigaddset(&watched, number);
@@ -250,7 +252,7 @@ int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm:
       sleep(4);
     }
     const int code = report_failure(std::current_exception(), rank == 0 ? "" : str("rank ", rank, " on ", host, ": "));
-    _exit(code);  // not through MPI, which would wait for the others: the launcher ends them
+    comm::abort_world(code);  // which does not wait for the others, as the end of MPI would
   }
 }
 
