@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Plants the bugs of tests/planted_bugs.txt one at a time in a copy of the repository; each must fail its test.
 
-usage: plant_bugs.py [--sample N] [--only LIST] [--results FILE]
+usage: plant_bugs.py [--build DIRECTORY] [--sample N] [--only LIST] [--results FILE]
 
+--build      a build directory of the repository to go on from, up to date (default: everything is built anew)
 --sample N   every so many-th bug so that about N are planted (default: all)
 --only LIST  bugs whose file or test contains one of these, comma-separated
 --results    also writes the table to FILE, with date and commit
@@ -40,6 +41,19 @@ def run(command, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "DATA": cwd}, timeout=1800)
 
 
+def copy_repository(build, copy):
+    """With the build directory, whose paths are relative: what is built is up to date there, too."""
+    kept = build and os.path.relpath(build, ROOT)
+    shutil.copytree(ROOT, copy, ignore=lambda directory, names: [
+        name for name in names if name in (".git", "runs") or name.startswith("build") and directory == ROOT and name != kept])
+    if kept:
+        os.rename(os.path.join(copy, kept), os.path.join(copy, "build-bugs"))
+        return
+    setup = run(["meson", "setup", "build-bugs", "-Dcuda=disabled", "-Doptimization=1"], copy)
+    if setup.returncode != 0:
+        sys.exit(setup.stdout)
+
+
 def passes(test, copy):
     """Builds a unit test, or the program for a test of commands, and runs it; None if it does not compile."""
     script = os.path.join(copy, "tests", "tools", f"{test}.py")
@@ -75,6 +89,7 @@ def verdict_of(bug, copy, sound):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--build")
     parser.add_argument("--sample", type=int)
     parser.add_argument("--only", default="")
     parser.add_argument("--results")
@@ -86,10 +101,7 @@ def main():
     rows, sound = [], set()
     with tempfile.TemporaryDirectory() as temporary:
         copy = os.path.join(temporary, "switchyard")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("build*", ".git", "runs"))
-        setup = run(["meson", "setup", "build-bugs", "-Dcuda=disabled", "-Doptimization=1"], copy)
-        if setup.returncode != 0:
-            sys.exit(setup.stdout)
+        copy_repository(options.build, copy)
         for bug in bugs:
             verdict = verdict_of(bug, copy, sound)
             rows.append((bug["path"], bug["what"], bug["test"], verdict))
