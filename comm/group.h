@@ -65,7 +65,7 @@ class Group {
   // Processes: collectives that wait longer throw Error(rank_lost) naming whom they miss; 0: they wait for ever.
   void set_deadline(double seconds) { deadline_seconds_ = seconds; }
   // How long this rank has waited for others in collectives of this group so far.
-  double waited_seconds() const { return waited_seconds_; }
+  virtual double waited_seconds() const { return waited_seconds_; }
 
   // Ranks with the same color form a group, ordered by key, then by rank.
   virtual std::unique_ptr<Group> split(int color, int key) = 0;

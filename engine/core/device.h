@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 struct CUstream_st;
@@ -17,6 +18,12 @@ using DeviceStream = CUstream_st*;  // cudaStream_t, without its header
 std::string why_no_device();
 // Throws Error(environment) with that reason.
 void require_device();
+// Devices this process sees, and which of them it uses: 0 unless told otherwise before its first use. Throws
+// Error(environment) without a device.
+int device_count();
+void choose_device(int index);
+// The device's place on the bus, which tells the devices of a host apart.
+std::string device_bus_id();
 // "NVIDIA H200, 139 GiB", or "emulated device (no GPU)".
 std::string device_name();
 
@@ -24,6 +31,9 @@ std::string device_name();
 DeviceStream device_stream();
 // Waits for the stream, and throws what its kernels have met.
 void device_synchronize();
+// Of the calling thread: called whenever it has waited for its stream, before anybody reads what came of that; it
+// throws if the stream went on although results of other ranks have not come.
+void set_stream_check(std::function<void()> check);
 
 // Of the device: bytes that are taken, by anybody.
 int64_t device_memory_used();

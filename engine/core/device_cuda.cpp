@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "engine/core/cuda_check.h"
 #include "engine/core/device.h"
 
@@ -9,14 +11,17 @@ struct Context {
   cudaStream_t stream = nullptr;
   void* scratch = nullptr;
   int64_t scratch_bytes = 0;
+  std::function<void()> check;
 };
+
+int chosen = 0;  // of the process
 
 Context& context() {
   thread_local Context* instance = nullptr;
   if (instance == nullptr) {
     require_device();
     instance = new Context;
-    CUDA_CHECK(cudaSetDevice(0));
+    CUDA_CHECK(cudaSetDevice(chosen));
     CUDA_CHECK(cudaStreamCreateWithFlags(&instance->stream, cudaStreamNonBlocking));
   }
   return *instance;
@@ -37,9 +42,26 @@ void require_device() {
   if (!reason.empty()) throw Error(ExitCode::environment, reason);
 }
 
+int device_count() {
+  require_device();
+  int count = 0;
+  CUDA_CHECK(cudaGetDeviceCount(&count));
+  return count;
+}
+
+void choose_device(int index) {
+  chosen = index;
+}
+
+std::string device_bus_id() {
+  char id[32] = {};
+  CUDA_CHECK(cudaDeviceGetPCIBusId(id, sizeof(id), chosen));
+  return id;
+}
+
 std::string device_name() {
   cudaDeviceProp properties;
-  CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, chosen));
 #if defined(SWITCHYARD_EMULATED)
   return str(properties.name, " (no GPU)");
 #else
@@ -52,17 +74,23 @@ DeviceStream device_stream() {
 }
 
 void device_synchronize() {
-  CUDA_CHECK(cudaStreamSynchronize(device_stream()));
+  CUDA_CHECK(cudaStreamSynchronize(context().stream));
+  if (context().check) context().check();
+}
+
+void set_stream_check(std::function<void()> check) {
+  context().check = std::move(check);
 }
 
 int64_t device_memory_used() {
+  context();  // the thread's device
   size_t free = 0, total = 0;
   CUDA_CHECK(cudaMemGetInfo(&free, &total));
   return static_cast<int64_t>(total - free);
 }
 
 void* device_allocate(int64_t bytes) {
-  require_device();
+  context();  // the thread's device
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
   if (status == cudaErrorMemoryAllocation) {

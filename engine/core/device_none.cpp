@@ -10,6 +10,17 @@ std::string why_no_device() {
 void require_device() {
   throw Error(ExitCode::environment, why_no_device());
 }
+int device_count() {
+  require_device();
+  return 0;
+}
+void choose_device(int) {
+  require_device();
+}
+std::string device_bus_id() {
+  require_device();
+  return "";
+}
 std::string device_name() {
   return "none";
 }
@@ -19,6 +30,9 @@ DeviceStream device_stream() {
   return nullptr;
 }
 void device_synchronize() {
+  require_device();
+}
+void set_stream_check(std::function<void()>) {
   require_device();
 }
 int64_t device_memory_used() {

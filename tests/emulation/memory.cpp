@@ -72,6 +72,7 @@ const std::pair<char* const, size_t>* find(const std::map<char*, size_t>& blocks
 
 void check_range(const void* p, size_t bytes) {
   if (!is_device(p) || bytes == 0) return;
+  std::lock_guard lock(memory);
   const auto* block = find(allocations, p);
   if (block == nullptr || static_cast<const char*>(p) + bytes > block->first + block->second) {
     fault("a copy, fill or library call goes beyond its allocation on the device", "memory", 0);
@@ -142,6 +143,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (end > emulation::kReserved) return cudaErrorMemoryAllocation;
   emulation::allocations[at] = bytes;
   emulation::arena_end = std::max(emulation::arena_end, emulation::arena + emulation::round_up(end, 4096));
+  if (emulation::open_accesses > 0) emulation::protect(PROT_READ | PROT_WRITE);  // another rank runs
   emulation::DeviceAccess access;
   std::memset(at, 0xff, bytes);  // not a number, -1
   if (emulation::observer != nullptr) emulation::observer->memory_begins(at, bytes);

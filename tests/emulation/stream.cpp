@@ -1,10 +1,14 @@
 #include "tests/emulation/stream.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <deque>
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 
 // Per stream the last operation that is known to be over.
 using Clock = std::map<const void*, uint32_t>;
@@ -17,6 +21,7 @@ struct CUstream_st {
   };
   std::deque<Item> queue;
   Clock clock;
+  std::thread::id rank = std::this_thread::get_id();  // a rank is a thread
 };
 
 struct CUevent_st {
@@ -27,7 +32,29 @@ struct CUevent_st {
 namespace emulation {
 namespace {
 
-std::recursive_mutex device;  // one operation of the whole process runs at a time
+// Recursive, and can be let go wholly.
+class DeviceMutex {
+ public:
+  void lock() { mutex_.lock(), ++depth_; }
+  void unlock() { --depth_, mutex_.unlock(); }
+  void let_others() {
+    const int depth = std::exchange(depth_, 0);
+    for (int i = 0; i < depth; ++i) mutex_.unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+    for (int i = 0; i < depth; ++i) mutex_.lock();
+    depth_ = depth;
+  }
+
+ private:
+  std::recursive_mutex mutex_;
+  int depth_ = 0;  // of the thread that holds it
+};
+
+constexpr std::chrono::seconds kPatience(20);  // with ranks that do nothing
+
+DeviceMutex device;  // one operation of the whole process runs at a time
+uint64_t finished_operations = 0;
+bool others_expected = false;  // an operation waits for what another rank has not called yet
 std::vector<CUstream_st*> streams;
 Settings current;
 uint64_t random_state = 1;
@@ -50,7 +77,7 @@ bool step(CUstream_st* stream) {
   running = stream->queue.front().number;
   const bool finished = stream->queue.front().run();
   running = 0;
-  if (finished) stream->queue.pop_front();
+  if (finished) stream->queue.pop_front(), ++finished_operations;
   return finished;
 }
 
@@ -62,16 +89,29 @@ bool step_another() {
   return std::any_of(order.begin(), order.end(), step);
 }
 
+// Lets other ranks call what an operation here waits for; false: it comes to nothing.
+bool wait_for_others(uint64_t& seen, std::chrono::steady_clock::time_point& since) {
+  const auto now = std::chrono::steady_clock::now();
+  if (seen != finished_operations) seen = finished_operations, since = now;
+  if (!others_expected || now - since > kPatience) return false;
+  device.let_others();
+  return true;
+}
+
 // Runs queued work until done(): the wanted stream, and others only while it is stuck or, shuffled, at random.
 template <class Done>
 void drive(CUstream_st* wanted, Done done) {
   std::lock_guard lock(device);
   if (done()) return;
   const DeviceAccess access;  // once for all that runs: with much memory in use it takes longer than a small kernel
+  uint64_t seen = finished_operations;
+  auto since = std::chrono::steady_clock::now();
   while (!done()) {
+    others_expected = false;
     const bool prefer_wanted = current.streams != Streams::shuffled || next_random(random_state) % 4 != 0;
     if (wanted != nullptr && prefer_wanted && step(wanted)) continue;
     if (step_another()) continue;
+    if (done() || wait_for_others(seen, since)) continue;
     std::string text = "queued work cannot finish; stuck at:";
     for (CUstream_st* stream : streams) {
       if (!stream->queue.empty()) text += std::string(" ") + stream->queue.front().what;
@@ -81,8 +121,11 @@ void drive(CUstream_st* wanted, Done done) {
   }
 }
 
+// Everything has run but what waits for other ranks on streams that are not this rank's.
 bool all_idle() {
-  return std::all_of(streams.begin(), streams.end(), [](CUstream_st* s) { return s->queue.empty(); });
+  return std::all_of(streams.begin(), streams.end(), [](CUstream_st* s) {
+    return s->queue.empty() || (others_expected && s->rank != std::this_thread::get_id());
+  });
 }
 
 cudaError_t status() {
@@ -110,6 +153,13 @@ bool checks_accesses() {
 uint32_t current_operation() {
   return running;
 }
+void expect_others() {
+  others_expected = true;
+}
+AsOperation::AsOperation(uint32_t operation) : before_(std::exchange(running, operation)) {}
+AsOperation::~AsOperation() {
+  running = before_;
+}
 bool happens_before(uint32_t earlier, uint32_t later) {
   if (earlier == 0 || later == 0) return true;
   const auto seen = orders[later].clock.find(orders[earlier].stream);
@@ -132,6 +182,7 @@ void enqueue(cudaStream_t stream, const char* what, Operation run) {
 void synchronize_all() {
   std::lock_guard lock(device);
   for (CUstream_st* stream : streams) join(host_clock, stream->clock);
+  others_expected = false;
   drive(nullptr, all_idle);
 }
 
@@ -176,6 +227,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
   }
@@ -192,6 +245,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int) {
+  std::snprintf(id, static_cast<size_t>(length), "emulated");
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
   emulation::synchronize_all();
@@ -226,6 +287,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   emulation::synchronize_all();
   delete event;
   return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  std::lock_guard lock(emulation::device);
+  if (event->reached < event->recorded) return cudaErrorNotReady;
+  return emulation::status();
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  std::lock_guard lock(emulation::device);
+  join(emulation::host_clock, event->clock);
+  drive(nullptr, [event, version = event->recorded] { return event->reached >= version; });
+  return emulation::status();
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   std::lock_guard lock(emulation::device);

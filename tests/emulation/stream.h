@@ -7,7 +7,9 @@
 
 namespace emulation {
 
-// Returns false while it cannot finish yet (an event that is not reached).
+// Returns false while it cannot finish yet (an event that is not reached); where that is because another rank, which is
+// a thread, has not made a call yet, it says so by expect_others(), and whoever waits for it waits for that rank.
+void expect_others();
 using Operation = std::function<bool()>;
 void enqueue(cudaStream_t stream, const char* what, Operation run);
 void synchronize_all();
@@ -16,6 +18,17 @@ void synchronize_all();
 // were queued, whatever order they ran in.
 bool happens_before(uint32_t earlier, uint32_t later);
 uint32_t current_operation();
+
+// While one of these lives, memory is read and written by another operation: an operation of several ranks.
+class AsOperation {
+ public:
+  explicit AsOperation(uint32_t operation);
+  ~AsOperation();
+  AsOperation(const AsOperation&) = delete;
+
+ private:
+  uint32_t before_;
+};
 
 // Device memory may only be touched while one of these lives; otherwise the page is protected, and host code that
 // uses a device pointer ends the process with a message.
