@@ -55,9 +55,9 @@ def copy_repository(build, copy):
 
 
 def passes(test, copy):
-    """Builds a unit test, or the program for a test of commands, and runs it; None if it does not compile."""
-    script = os.path.join(copy, "tests", "tools", f"{test}.py")
-    of_commands = os.path.exists(script)
+    """Builds a unit test, or the program for a test of commands (x.py), and runs it; None if it does not compile."""
+    script = os.path.join(copy, "tests", "tools", test)
+    of_commands = test.endswith(".py")
     target = "switchyard" if of_commands else f"tests/{test}"
     if run(["ninja", "-C", "build-bugs", target], copy).returncode != 0:
         return None

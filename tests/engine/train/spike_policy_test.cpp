@@ -73,7 +73,7 @@ constexpr int64_t kPlanted = 60;  // the step, from 1, whose samples are unlike 
 struct SpikedRun {
   std::vector<train::StepResult> steps;
   std::string digest;
-  std::vector<float> before, after;  // dense weights around the planted step
+  std::vector<float> before, after;  // dense weights and expert biases around the planted step
 };
 
 SpikedRun run_with_spike(const std::string& action, int ranks, int ep_size) {
@@ -95,7 +95,12 @@ SpikedRun run_with_spike(const std::string& action, int ranks, int ep_size) {
     };
     const auto weights = [&] {
       const float* from = trainer.store().dense().weights.f32();
-      return std::vector<float>(from, from + trainer.store().dense().elements);
+      std::vector<float> values(from, from + trainer.store().dense().elements);
+      for (moe::MoeLayer* layer : trainer.model().moe_layers()) {
+        const engine::ConstTensor bias_E = layer->expert_bias()->view();
+        values.insert(values.end(), bias_E.f32(), bias_E.f32() + bias_E.num_elements());
+      }
+      return values;
     };
     const bool leads = groups.world->rank() == 0;
     for (int64_t step = 1; step <= kPlanted + 1; ++step) {
