@@ -5,6 +5,8 @@
 #   scripts/gpu_check.sh [--emulated] PHASE...   on the machine with the GPU, with build-carry/ in the repository
 # parity    builds the CUDA tests and runs them: every op against its CPU twin, fresh inputs, poisoned outputs
 # sanitize  the same tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+# nccl      NCCL on ranks that are processes and share the GPU: every collective on 1, 2 and 4, then training on 1, 2 and
+#           4, whose losses have to agree; built without MPI, so that the program forks the ranks itself
 # With --emulated the same on an emulated device, sanitize with its access checker; a build for no GPU.
 # Ends with one table, also in $OUT/table.txt (build-gpu/out without OUT); a log per phase lies beside it.
 set -euo pipefail
@@ -17,7 +19,7 @@ carry=build-carry
 phase_seconds=480
 
 usage() {
-  complain "usage: scripts/gpu_check.sh pack | [--emulated] PHASE..., with the phases parity and sanitize"
+  complain "usage: scripts/gpu_check.sh pack | [--emulated] PHASE..., with the phases parity, sanitize and nccl"
   exit 2
 }
 
@@ -103,7 +105,7 @@ build_tests() {
     PATH=$PATH:/usr/local/cuda/bin
     need nvcc "it comes with CUDA 13"
   fi
-  configure "$build" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" >>"$log" 2>&1 || return
+  configure "$build" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" -Dmpi=disabled >>"$log" 2>&1 || return
   check "build" "$log" ninja -k 0 -C "$build" cuda_tests
 }
 
@@ -134,6 +136,44 @@ sanitize() {
   done
 }
 
+# train_on BUILD RANKS: the loss and the digest of a short run go to a file; one rank goes the way it always goes.
+train_on() {
+  local program=$1/switchyard ranks=$2 to=$1/nccl/$2 how=()
+  [[ $ranks == 1 ]] || how=(--transport nccl --share-gpu --ranks "$ranks")
+  "$program" train "$1/nccl/tiny.json" --device cuda --set parallel.ep_size=1 --steps 20 --json \
+    --resume never --run-dir "$(mktemp -d)/run" "${how[@]}" >"$to" || return
+  grep -o '"loss":[^,]*' "$to" | tail -n 1 | cut -d : -f 2 >"$to.loss"
+  grep -o '"digest":[^,]*' "$to" | tail -n 1 >"$to.digest"
+}
+
+# On a GPU the kernels of products, and so the order of their sums, may follow the number of rows: what is asked for is
+# the loss, and whether the bits are the same is said.
+compare_training() {
+  local ranks=$2 log=$1/nccl
+  train_on "$1" "$ranks" || return
+  if cmp -s "$log/1.digest" "$log/$ranks.digest"; then echo "the digest of one rank"; else echo "another digest"; fi
+  paste "$log/1.loss" "$log/$ranks.loss" | tee /dev/stderr |
+    awk '{ d = $1 - $2; exit !(d < 1e-3 * $1 && d > -1e-3 * $1) }'
+}
+
+nccl() {
+  local ranks name log="$out/nccl.log"
+  build_tests "$log"
+  if [[ $cuda == emulated ]]; then
+    for name in nccl_group_cuda_test nccl_training_cuda_test; do check "nccl $name" "$log" "$build/tests/$name"; done
+    return
+  fi
+  for ranks in 1 2 4; do check "nccl $ranks ranks" "$log" "$build/tests/nccl_ranks_test" "$ranks"; done
+  check "build switchyard" "$log" ninja -C "$build" switchyard
+  mkdir -p "$build/nccl"
+  cp configs/tiny.json "$build/nccl/tiny.json"
+  seq 400 | awk '{ print "line " $1 " of a text in which " $1 * 7 % 13 " follows " $1 * 7 % 12 " and so on" }' \
+    >"$build/nccl/tiny.txt"
+  export -f train_on compare_training
+  check "nccl training on 1 rank" "$log" bash -c "train_on $build 1"
+  for ranks in 2 4; do check "nccl training on $ranks ranks" "$log" bash -c "compare_training $build $ranks"; done
+}
+
 [[ $# -ge 1 ]] || usage
 if [[ $1 == pack ]]; then
   [[ $# == 1 ]] || usage
@@ -146,11 +186,11 @@ if [[ $1 == --emulated ]]; then
   shift
 fi
 [[ $# -ge 1 ]] || usage
-for phase in "$@"; do [[ $phase =~ ^(parity|sanitize)$ ]] || usage; done
+for phase in "$@"; do [[ $phase =~ ^(parity|sanitize|nccl)$ ]] || usage; done
 
 out=${OUT:-$root/$build/out}
 mkdir -p "$out"
-rm -f "$out"/{table.txt,parity.log,sanitize.log}
+rm -f "$out"/{table.txt,parity.log,sanitize.log,nccl.log}
 failed=0
 use_carried
 if [[ $cuda == emulated ]]; then

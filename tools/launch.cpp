@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/nccl_host_group.h"
 #include "comm/world.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -187,7 +188,8 @@ int wait_for(pid_t child, const sigset_t& watched) {
 RankPlan plan_ranks(const RankOptions& options) {
   const int launched = launched_ranks();
   RankPlan plan{.ranks = std::max(1, options.ranks)};
-  if (launched > 0 && (launched > 1 || options.transport == "mpi")) {
+  const bool processes = options.transport == "mpi" || options.transport == "nccl";
+  if (launched > 0 && (launched > 1 || processes)) {
     if (options.transport == "threads") {
       throw Error(ExitCode::usage, str("a launcher has started ", launched,
                                        " processes, and with --transport threads each would be a run of its own; use "
@@ -199,7 +201,8 @@ RankPlan plan_ranks(const RankOptions& options) {
         options.threads > 0 ? options.threads : std::max(1, engine::available_processors() / launched_ranks_here());
     return plan;
   }
-  if (options.transport == "mpi") plan.kind = RankPlan::Kind::start_mpirun;
+  if (processes) plan.kind = RankPlan::Kind::start_mpirun;
+  if (options.transport == "nccl" && !comm::mpi_is_built()) plan.kind = RankPlan::Kind::fork;
   plan.threads = options.threads > 0 ? options.threads : std::max(1, engine::available_processors() / plan.ranks);
   return plan;
 }
@@ -229,20 +232,19 @@ int start_mpirun(const RankPlan& plan, bool only_print) {
   return code;
 }
 
-int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm::Group>)>& body) {
-  int rank = number_in_environment("OMPI_COMM_WORLD_RANK") + number_in_environment("PMI_RANK");
+namespace {
+
+using Body = std::function<int(std::unique_ptr<comm::Group>)>;
+
+// The exit code of body(open()); a failure is reported and ends the process. `rank` is known before the world is open.
+int be_rank(const RankPlan& plan, int rank, const std::function<std::unique_ptr<comm::Group>()>& open,
+            const Body& body) {
   try {
     engine::ThreadPool pool(plan.threads);
     pool.make_current();
-    std::unique_ptr<comm::Group> world = comm::open_world();
+    std::unique_ptr<comm::Group> world = open();
     rank = world->rank();
     world->set_name("world");
-    if (world->size() == 1 && launched_ranks() > 1) {
-      throw Error(ExitCode::environment,
-                  str("a launcher has started ", launched_ranks(), " ranks but ", comm::mpi_library(),
-                      ", which this program was built with, sees only this one; use its own mpirun, or with Slurm "
-                      "srun --mpi=pmix"));
-    }
     return body(std::move(world));
   } catch (...) {
     char host[64] = {};
@@ -254,6 +256,32 @@ int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm:
     const int code = report_failure(std::current_exception(), rank == 0 ? "" : str("rank ", rank, " on ", host, ": "));
     comm::abort_world(code);  // which does not wait for the others, as the end of MPI would
   }
+}
+
+std::unique_ptr<comm::Group> open_launched_world() {
+  std::unique_ptr<comm::Group> world = comm::open_world();
+  if (world->size() == 1 && launched_ranks() > 1) {
+    throw Error(ExitCode::environment,
+                str("a launcher has started ", launched_ranks(), " ranks but ", comm::mpi_library(),
+                    ", which this program was built with, sees only this one; use its own mpirun, or with Slurm "
+                    "srun --mpi=pmix"));
+  }
+  return world;
+}
+
+}  // namespace
+
+int join_mpi(const RankPlan& plan, const Body& body) {
+  const int rank = number_in_environment("OMPI_COMM_WORLD_RANK") + number_in_environment("PMI_RANK");
+  return be_rank(plan, rank, open_launched_world, body);
+}
+
+int fork_ranks(const RankPlan& plan, const Body& body) {
+  return comm::run_forked_ranks(plan.ranks, [&](std::unique_ptr<comm::Group> world) {
+    const int rank = world->rank();
+    return be_rank(
+        plan, rank, [&] { return std::move(world); }, body);
+  });
 }
 
 }  // namespace tools

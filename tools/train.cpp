@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "comm/handshake.h"
+#include "comm/nccl_world.h"
 #include "comm/process_watch.h"
 #include "comm/text.h"
 #include "comm/thread_group.h"
@@ -46,6 +47,7 @@ struct Options {
   std::vector<std::string> allow_change;
   int64_t rollback = -1;
   bool overfit_batch = false, dry_run = false, json = false, quiet = false, verbose = false;
+  comm::DeviceShare devices;
   train::ConsoleOptions console;
 };
 
@@ -89,20 +91,35 @@ train::ConsoleOptions console_options(const Options& options) {
   return console;
 }
 
+bool uses_nccl(const Options& options) {
+  return options.ranks.transport == "nccl";
+}
+
+// Which transport a device needs, and what it can do so far.
+void check_devices(const Options& options, int ranks, int64_t ep_size) {
+  const bool cuda = chosen_device(options.device) == engine::Device::cuda;
+  if (uses_nccl(options) && !cuda) {
+    throw Error(ExitCode::usage,
+                "--transport nccl moves what is on GPUs; add --device cuda, or use --transport threads or mpi");
+  }
+  if (uses_nccl(options) && !comm::nccl_is_built()) comm::make_nccl_group(nullptr);  // says what is missing
+  if (cuda && ranks > 1 && !uses_nccl(options)) {
+    throw Error(ExitCode::usage, str("--device cuda with ", ranks, " ranks needs --transport nccl"));
+  }
+  if (cuda && ep_size > 1) {
+    throw Error(ExitCode::environment, str("parallel.ep_size is ", ep_size, ", but experts are not spread over GPUs ",
+                                           "yet; use --set parallel.ep_size=1"));
+  }
+}
+
 // What can be said before any rank starts. Returns the ep_size.
 int64_t check(const Options& options, const Config& config, int ranks) {
-  if (chosen_device(options.device) == engine::Device::cuda && ranks > 1) {
-    throw Error(ExitCode::environment, str("--device cuda has one rank so far, not ", ranks,
-                                           ": ranks on GPUs need NCCL, which is not there yet; use --ranks 1"));
-  }
   if (options.device == "cpu" && config.train.precision == "bf16") {
     throw Error(ExitCode::environment,
                 "train.precision is \"bf16\", which needs a GPU; use --device cuda, or --set train.precision=fp32");
   }
-  if (options.ranks.transport == "nccl") {
-    throw Error(ExitCode::environment, "--transport nccl is not there yet; use --transport threads or mpi");
-  }
   const int64_t ep_size = engine::check_ranks(config, ranks);
+  check_devices(options, ranks, ep_size);
   if (train::scheduled_steps(config) == 0 && !config.train.stop.time && !options.dry_run) {
     throw Error(ExitCode::usage, "the run has no end; give --steps, or set train.stop.steps or train.stop.tokens");
   }
@@ -187,6 +204,11 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
   const Config config = read_config(options);
   meet(*world, options, config);
   const int64_t ep_size = check(options, config, world->size());
+  if (uses_nccl(options)) {
+    comm::choose_devices(*world, options.devices);
+    world = comm::make_nccl_group(std::move(world));
+    world->set_name("world");
+  }
   comm::ProcessWatch watch(*world, {});
   const bool leads = world->rank() == 0;
   std::unique_ptr<train::RunDirectory> directory;
@@ -240,20 +262,23 @@ int report(const Options& options, const train::RunSummary& summary) {
 }
 
 int run(const Options& options) {
-  run_options(options);  // for what is wrong with them
   const RankPlan plan = plan_ranks(options.ranks);
+  if (plan.kind != RankPlan::Kind::fork) run_options(options);  // for what is wrong with them; forks use devices later
   if (plan.kind != RankPlan::Kind::start_mpirun) engine::catch_stop_signals();  // a launcher's come at any time
+  const auto as_rank = [&](std::unique_ptr<comm::Group> world) {
+    const bool leads = world->rank() == 0;
+    const train::RunSummary summary = train_in_job(options, std::move(world));
+    if (leads) return report(options, summary);
+    return static_cast<int>(summary.stopped() ? ExitCode::stopped : ExitCode::ok);
+  };
   switch (plan.kind) {
     case RankPlan::Kind::start_mpirun:
       check(options, read_config(options), plan.ranks);  // once, not by every rank
       return start_mpirun(plan, options.ranks.print_launch);
+    case RankPlan::Kind::fork:
+      return fork_ranks(plan, as_rank);
     case RankPlan::Kind::join:
-      return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
-        const bool leads = world->rank() == 0;
-        const train::RunSummary summary = train_in_job(options, std::move(world));
-        if (leads) return report(options, summary);
-        return static_cast<int>(summary.stopped() ? ExitCode::stopped : ExitCode::ok);
-      });
+      return join_mpi(plan, as_rank);
     case RankPlan::Kind::threads:
       break;
   }
@@ -272,10 +297,15 @@ void add_train(CLI::App& app, Command& chosen) {
   command->add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)")
       ->check(CLI::PositiveNumber);
   command
-      ->add_option("--transport", options->ranks.transport,
-                   "between ranks: threads of this process (default), or mpi: processes that mpirun starts")
+      ->add_option(
+          "--transport", options->ranks.transport,
+          "between ranks: threads of this process (default); mpi: processes that mpirun starts; nccl: processes, "
+          "each with a GPU of its own")
       ->check(CLI::IsMember({"threads", "mpi", "nccl"}));
-  command->add_flag("--print-launch", options->ranks.print_launch, "with --transport mpi: only print the command");
+  command->add_flag("--share-gpu", options->devices.shared,
+                    "with --transport nccl: several ranks may use one GPU, for tests");
+  command->add_flag("--print-launch", options->ranks.print_launch,
+                    "with --transport mpi or nccl: only print the command");
   command->add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   add_device_option(*command, options->device);

@@ -15,8 +15,16 @@ stand_in meson 'mkdir -p "$2/tests" && touch "$2/build.ninja"
   for test in a_cuda_test a_cuda_test_checked b_cuda_test b_cuda_test_checked other_test; do
     printf "#!/bin/bash\n[[ \$0 != *b_cuda_test ]] || { echo \"skipped: no device\"; exit 77; }\n" >"$2/tests/$test"
     chmod +x "$2/tests/$test"
-  done'
-stand_in ninja '[[ "$*" == *cuda_tests ]]'
+  done
+  printf "#!/bin/bash\n" >"$2/tests/nccl_ranks_test"
+  cat >"$2/switchyard" <<"END"
+#!/bin/bash
+loss=2.5
+[[ $* != *"--ranks 4"* ]] || loss=${LOSS:-2.5}
+echo "{\"loss\":$loss,\"digest\":\"ab\"}"
+END
+  chmod +x "$2/tests/nccl_ranks_test" "$2/switchyard"'
+stand_in ninja '[[ "$*" == *cuda_tests || "$*" == *switchyard ]]'
 
 run_check() {
   code=0
@@ -46,6 +54,16 @@ settings=(BROKEN=racecheck)
 run_check sanitize
 expect "what a tool finds is a failure" \
   '[[ $code == 1 && $output =~ "racecheck a_cuda_test"\ +FAILED && $output =~ "memcheck a_cuda_test"\ +ok ]]'
+
+mkdir -p "$directory/repository/configs" && touch "$directory/repository/configs/tiny.json"
+settings=()
+run_check nccl
+expect "ranks are 1, 2 and 4, and their losses agree" \
+  '[[ $code == 0 && $(grep -c "nccl [124] ranks  *ok" <<<"$output") == 3 ]] &&
+    [[ $output =~ "training on 2 ranks"\ +ok && $output =~ "training on 4 ranks"\ +ok ]]'
+settings=(LOSS=2.6)
+run_check nccl
+expect "losses that differ are a failure" '[[ $code == 1 && $output =~ "training on 2 ranks"\ +ok && $output =~ "training on 4 ranks"\ +FAILED ]]'
 
 settings=()
 run_check --emulated sanitize
