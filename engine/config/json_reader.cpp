@@ -228,10 +228,7 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
     while (at < size) {
       const char c = text_[static_cast<size_t>(at)];
       if (c == '/' && at + 1 < size) {
-        const size_t end = text_[static_cast<size_t>(at) + 1] == '*' ? text_.find("*/", static_cast<size_t>(at)) + 1
-                                                                     : text_.find('\n', static_cast<size_t>(at));
-        if (end == std::string_view::npos || end >= text_.size()) return at;
-        at = static_cast<int64_t>(end) + 1;
+        at = end_of_comment(static_cast<size_t>(at));
       } else if (std::string_view(" \t\r\n,:").find(c) != std::string_view::npos) {
         ++at;
       } else {
@@ -239,6 +236,12 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
       }
     }
     return at;
+  }
+  // As the parser sees it: // ends with the line, by \r or \n.
+  int64_t end_of_comment(size_t at) const {
+    const bool block = text_[at + 1] == '*';
+    const size_t end = block ? text_.find("*/", at + 2) : text_.find_first_of("\r\n", at + 2);
+    return static_cast<int64_t>(end == std::string_view::npos ? text_.size() : end + (block ? 2 : 1));
   }
   // Goes on counting from the place that was asked for last.
   JsonPosition position_of(int64_t offset) {

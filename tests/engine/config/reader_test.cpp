@@ -170,6 +170,19 @@ TEST_CASE("config: a file cut anywhere is refused and never read half") {
   }
 }
 
+TEST_CASE("config: comments end where the parser ends them, also before a carriage return and at the end of a file") {
+  // the key that nobody knows is found behind the comment, and what only looks like one is none
+  for (const char* comment : {"// a\r ", "// a\r\n ", "// \"b\" /*\r ", "/* // */ ", "/*/ */ ", "/***/ "}) {
+    INFO(comment);
+    const std::string text = std::string("{ ") + comment + "\"hiden\" : 1,\n\"version\": 1 }";
+    const std::string line = std::string(comment).find('\n') == std::string::npos ? "1" : "2";
+    const size_t column = line == "1" ? 3 + std::string(comment).size() : 2;
+    CHECK(error_of(text).find("c.json:" + line + ":" + std::to_string(column) + " ") != std::string::npos);
+  }
+  CHECK(error_of("{ // a\r \"b\" : 1 }\n/*") != "");
+  CHECK(error_of("{ // a\r \"b\" : 1 }\n/") != "");
+}
+
 TEST_CASE("config: rules about ranks name the values that would do") {
   Config config = parse_config(replaced("\"2k\"", "2048"), "c.json", {});
   CHECK(check_ranks(config, 4) == 4);

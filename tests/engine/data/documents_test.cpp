@@ -131,6 +131,27 @@ TEST_CASE("documents: lines that cannot be read are skipped where that is asked 
       Error);
 }
 
+TEST_CASE("documents: a bad record counts once where texts are forgotten under a cap and read again") {
+  test::TemporaryDirectory directory;
+  const std::vector<int64_t> sizes = {4000, 6000, 800, 700, 500};
+  std::string lines = "plain text\n";
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    lines += nlohmann::json{{"text", noise(i, sizes[i])}}.dump() + "\n";
+  }
+  directory.write("a.jsonl", lines);
+  SourceConfig config = source("s", {"a.jsonl"});
+  config.max_bytes = ByteCount{5000};  // 12,000 bytes are more than twice as much
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    CAPTURE(seed);
+    const SourceDocuments s = read_sources({config}, {}, directory.path(), seed, INT64_MAX, BadRecords::skip)[0];
+    CHECK(s.left_out.at("unreadable as a record (data.on_bad_record)") == 1);
+    for (const Document& document : s.documents) {
+      const size_t i = static_cast<size_t>(document.line) - 2;
+      CHECK(document.text == noise(i, sizes[i]));
+    }
+  }
+}
+
 TEST_CASE("documents: a line of more than 256 MiB is a bad record like others, and is not kept") {
   test::TemporaryDirectory directory;
   const std::string part = zstd(std::string(9 << 20, 'x'));
