@@ -3,12 +3,14 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
 #include "comm/nccl_host_group.h"
 #include "comm/nccl_world.h"
 #include "engine/core/device.h"
+#include "engine/core/profiler.h"
 #include "engine/core/thread_pool.h"
 #include "tests/comm/group_cases.h"
 
