@@ -12,7 +12,7 @@ namespace comm {
 class HostMemory {
  public:
   static constexpr int64_t kPiece = int64_t{1} << 16;  // bytes of a rank at a time
-  static constexpr int kMostRanks = 256;               // of a host
+  static constexpr int kMostRanks = 64;                // of a host
 
   // Reserves addresses; only what is used takes memory. Throws Error(environment) where that fails.
   HostMemory();
@@ -32,7 +32,7 @@ class HostMemory {
   }
 
  private:
-  static constexpr int64_t kBytes = int64_t{1} << 34;
+  static constexpr int64_t kBytes = int64_t{1} << 32;
   char* base_ = nullptr;  // begins with how much is given out
 };
 
