@@ -24,6 +24,7 @@ using engine::str;
 namespace {
 
 constexpr int64_t kAlignment = 4096;
+constexpr int kSecondsToInsist = 2;
 constexpr int kSecondsToEnd = 10;  // for the others once a rank has failed
 
 void signal_all(const std::vector<pid_t>& ranks, int number) {
@@ -53,7 +54,10 @@ int wait_for(std::vector<pid_t> ranks, const sigset_t& watched) {
     const timespec second{1, 0};
     const int number = sigtimedwait(&watched, nullptr, &second);
     if (number > 0 && number != SIGCHLD) signal_all(ranks, ++stops == 1 ? SIGUSR1 : SIGTERM);
-    if (number < 0 && code != 0 && ++seconds >= kSecondsToEnd) signal_all(ranks, SIGKILL);
+    if (number >= 0 || code == 0) continue;
+    ++seconds;
+    if (seconds == kSecondsToInsist) signal_all(ranks, SIGTERM);  // who took the first one for a wish to stop
+    if (seconds >= kSecondsToEnd) signal_all(ranks, SIGKILL);
   }
 }
 
