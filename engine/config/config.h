@@ -78,12 +78,12 @@ struct ModelConfig {
 
   template <class Visitor>
   void fields(Visitor& v) {
-    v("hidden_size", hidden_size, at_least(1), "width of the residual stream");
-    v("num_hidden_layers", num_hidden_layers, at_least(1), "transformer blocks");
-    v("num_attention_heads", num_attention_heads, at_least(1), "query heads");
-    v("num_key_value_heads", num_key_value_heads, at_least(1), "key/value heads; null: as many as query heads");
-    v("head_dim", head_dim, at_least(2), "width of one head; null: hidden_size / num_attention_heads");
-    v("vocab_size", vocab_size, at_least(2), "tokens the model knows; null: those of the tokenizer");
+    v("hidden_size", hidden_size, between(1, 262144), "width of the residual stream");
+    v("num_hidden_layers", num_hidden_layers, between(1, 4096), "transformer blocks");
+    v("num_attention_heads", num_attention_heads, between(1, 4096), "query heads");
+    v("num_key_value_heads", num_key_value_heads, between(1, 4096), "key/value heads; null: as many as query heads");
+    v("head_dim", head_dim, between(2, 4096), "width of one head; null: hidden_size / num_attention_heads");
+    v("vocab_size", vocab_size, between(2, 16777216), "tokens the model knows; null: those of the tokenizer");
     v("max_position_embeddings", max_position_embeddings, at_least(1), "longest sequence");
     v("rope_theta", rope_theta, above(0.0), "base of the rotary position frequencies");
     v("rope_interleave", rope_interleave, any(), "rotate neighbouring pairs instead of the two halves of a head");
@@ -95,8 +95,8 @@ struct ModelConfig {
     v("initializer_range", initializer_range, above(0.0), "standard deviation of the initial matrices");
     v("num_experts", num_experts, at_least(0), "experts in each MoE layer; 0: a dense model");
     v("num_experts_per_tok", num_experts_per_tok, at_least(1), "experts chosen for each token");
-    v("moe_intermediate_size", moe_intermediate_size, at_least(1), "width of one expert");
-    v("intermediate_size", intermediate_size, at_least(1), "width of the FFN in dense layers");
+    v("moe_intermediate_size", moe_intermediate_size, between(1, 262144), "width of one expert");
+    v("intermediate_size", intermediate_size, between(1, 262144), "width of the FFN in dense layers");
     v("norm_topk_prob", norm_topk_prob, any(), "weights of the chosen experts sum to one");
     v("decoder_sparse_step", decoder_sparse_step, at_least(1),
       "layer i has experts when (i + 1) is a multiple of this");
@@ -106,7 +106,8 @@ struct ModelConfig {
     v("topk_group", topk_group, at_least(1), "groups a token may choose from");
     v("scoring_func", scoring_func, one_of({"softmax", "sigmoid"}), "router scores from logits");
     v("routed_scaling_factor", routed_scaling_factor, above(0.0), "factor on the routing weights");
-    v("n_shared_experts", n_shared_experts, at_least(0), "experts every token passes, as one FFN of that many widths");
+    v("n_shared_experts", n_shared_experts, between(0, 1024),
+      "experts every token passes, as one FFN of that many widths");
     v("shared_expert_gate", shared_expert_gate, any(), "a learned sigmoid gate on the shared expert");
     v("router", router, any(), "balance and capacity");
   }

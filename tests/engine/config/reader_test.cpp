@@ -170,6 +170,19 @@ TEST_CASE("config: a file cut anywhere is refused and never read half") {
   }
 }
 
+TEST_CASE("config: the largest model that is taken can be counted") {
+  const std::string largest =
+      "\"hidden_size\": 262144, \"num_hidden_layers\": 4096, \"num_attention_heads\": 4096, \"head_dim\": 4096, "
+      "\"num_experts\": 1024, \"num_experts_per_tok\": 1024, \"moe_intermediate_size\": 262144, "
+      "\"n_shared_experts\": 1024, \"vocab_size\": 16777216";
+  const Config config =
+      parse_config(replaced("\"hidden_size\": 64, \"num_attention_heads\": 4, \"num_experts\": 4", largest), "c.json",
+                   {"train.batch_tokens=2048"});
+  const double width = 262144, expert = 3 * width * width, layer = 4 * width * 4096 * 4096 + 2048 * expert;
+  CHECK(static_cast<double>(count_parameters(config.model).total) == doctest::Approx(4096 * layer).epsilon(1e-3));
+  CHECK(error_of(replaced("\"hidden_size\": 64", "\"hidden_size\": 262145")).find("262144") != std::string::npos);
+}
+
 TEST_CASE("config: comments end where the parser ends them, also before a carriage return and at the end of a file") {
   // the key that nobody knows is found behind the comment, and what only looks like one is none
   for (const char* comment : {"// a\r ", "// a\r\n ", "// \"b\" /*\r ", "/* // */ ", "/*/ */ ", "/***/ "}) {
