@@ -32,12 +32,13 @@ fuzz() {
   local target=$1
   local log=$directory/$target.log work=$directory/$target-corpus
   mkdir -p "$work"
-  run "$directory/tests/fuzz/${target}_fuzz" "$limit" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
+  run exec "$directory/tests/fuzz/${target}_fuzz" "$limit" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
     "-artifact_prefix=$directory/$target-" "$work" "tests/fuzz/corpus/$target" >"$log" 2>&1
 }
 
 # As many at once as there are processors.
 pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT # who is interrupted leaves nobody behind
 for target in "${targets[@]}"; do
   while (($(jobs -rp | wc -l) >= $(nproc))); do sleep 0.1; done
   fuzz "$target" &

@@ -13,6 +13,8 @@ import tempfile
 import time
 
 SWITCHYARD, REPOSITORY = sys.argv[1:3]
+sys.path.insert(0, os.path.join(REPOSITORY, "tests", "tools"))
+import tiny  # noqa: E402
 ENDLESS = ["--set", "train.stop.steps=1000000", "--set", "optim.schedule=constant"]
 
 
@@ -107,8 +109,7 @@ def main():
         print("skipped: mpirun is not installed (apt-get install openmpi-bin)")
         sys.exit(77)
     shutil.copy(os.path.join(REPOSITORY, "configs/tiny.json"), "tiny.json")
-    with open("tiny.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    tiny.write_text()
     printed, errors, code = finish(train("tiny.json", "--ranks", "2", "--transport", "mpi", "--print-launch"))
     if "built without MPI" in errors:
         print("skipped: built without MPI")

@@ -10,6 +10,8 @@ import sys
 import tempfile
 
 SWITCHYARD, REPOSITORY, CUDA = sys.argv[1:4]
+sys.path.insert(0, os.path.join(REPOSITORY, "tests", "tools"))
+import tiny  # noqa: E402
 
 
 def refused(code, text, *options):
@@ -24,8 +26,7 @@ def refused(code, text, *options):
 
 def main():
     shutil.copy(os.path.join(REPOSITORY, "configs/tiny.json"), "tiny.json")
-    with open("tiny.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"line {i} of a text in which {i * 7 % 13} follows {i * 7 % 12} and so on\n" for i in range(400))
+    tiny.write_text()
     refused(2, "--transport nccl moves what is on GPUs; add --device cuda", "--transport", "nccl", "--ranks", "2")
     if CUDA == "disabled":
         refused(4, "this build has no CUDA", "--transport", "nccl", "--ranks", "2", "--device", "cuda")
