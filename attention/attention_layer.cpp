@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/core/planning.h"
 #include "engine/core/transfer.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
@@ -19,6 +20,7 @@ using engine::nn::Pass;
 RopeTables::RopeTables(const ModelConfig& config, engine::Device device)
     : cos_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}, device),
       sin_PC(DType::f32, {config.max_position_embeddings, config.head_size() / 2}, device) {
+  if (engine::is_planning()) return;
   engine::OwnedTensor cos(DType::f32, {cos_PC.view.rows(), cos_PC.view.columns()});
   engine::OwnedTensor sin(DType::f32, {cos_PC.view.rows(), cos_PC.view.columns()});
   engine::ops::rope_tables(cos, sin, config.rope_theta);

@@ -285,6 +285,11 @@ bool cudnn_attention_backward(const CausalAttentionBackward& a) {
   return true;
 }
 
+std::string cudnn_library() {
+  const size_t version = cudnnGetVersion();
+  return engine::str("cuDNN ", version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
 const CudnnUse& cudnn_use() {
   return use();
 }

@@ -16,6 +16,9 @@ bool cudnn_attention_forward(const CausalAttentionForward& a);
 // By the algorithm that gives the same bits each time.
 bool cudnn_attention_backward(const CausalAttentionBackward& a);
 
+// "cuDNN 9.19.0"; empty in a build without it.
+std::string cudnn_library();
+
 // What the calling thread has handed over, for tests: calls that cuDNN took, and why it last had no plan.
 struct CudnnUse {
   int64_t calls = 0;

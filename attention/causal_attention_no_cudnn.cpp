@@ -10,6 +10,10 @@ bool cudnn_attention_backward(const CausalAttentionBackward&) {
   return false;
 }
 
+std::string cudnn_library() {
+  return "";
+}
+
 const CudnnUse& cudnn_use() {
   static const CudnnUse use{0, "a build without cuDNN"};
   return use;

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
+#include "engine/core/dispatch.h"
 #include "engine/core/gradient.h"
 #include "engine/core/tensor.h"
 
@@ -13,23 +12,22 @@ namespace moe {
 // ceil(tokens * K / E * factor) (Megatron-LM); at most `tokens`.
 int64_t expert_capacity(int64_t tokens, int64_t slots, int64_t experts, double factor);
 
-class Capacity {
- public:
-  // Policy "probs" keeps the largest weights (equal ones: the earlier token), "position" the earliest tokens.
-  Capacity(double factor, const std::string& policy) : factor_(factor), by_weight_(policy == "probs") {}
-
-  // Takes the memory that passes of at most so many rows need.
-  void reserve(int64_t max_rows) { choices_.reserve(static_cast<size_t>(max_rows)); }
-
-  // Sets topk_idx to -1 where a choice finds no place; weights of the others stay as they are. counted[g] tokens of
-  // granule g take part. dropped[g] is set to the number of choices dropped.
-  void apply(engine::Tensor topk_idx_TK, engine::ConstTensor topk_weights_TK, const engine::GranuleRows& granules,
-             const int64_t* counted, int64_t experts, int64_t* dropped);
-
- private:
-  double factor_;
-  bool by_weight_;
-  std::vector<int64_t> choices_;  // (token * K + slot) of one expert in one granule
+// Sets topk_idx to -1 where a choice finds no place among the capacities[g] of its expert in granule g; weights, which
+// are not negative, stay as they are.
+struct DropOverCapacity {
+  engine::Tensor topk_idx_TK;           // i32
+  engine::ConstTensor topk_weights_TK;  // f32
+  int64_t* dropped = nullptr;           // [G] choices dropped, overwritten; where the tensors are
+  engine::GranuleRows granules;
+  const int64_t* capacities = nullptr;  // [G] in host memory on every device
+  int64_t num_experts = 0;
+  bool by_weight = true;  // the largest weights keep their place (equal ones: the earlier token); else the earliest
 };
+void drop_over_capacity(const DropOverCapacity& a);
+
+// Of granule g on the CPU: the number dropped. For no instruction set in particular.
+int64_t drop_of_granule(const DropOverCapacity& a, int64_t g);
+
+KERNEL(void drop_over_capacity(const DropOverCapacity&))
 
 }  // namespace moe

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "engine/core/device.h"
@@ -36,8 +37,9 @@ DispatchPlan::DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert,
       slots_(slots),
       chunks_(ep.size() == 1 ? 1 : chunks),
       rank_of_expert_(std::move(rank_of_expert)),
-      device_(device) {
-  ENSURE(device == engine::Device::cpu || ep.size() == 1, "experts are not spread over GPUs yet");
+      device_(device),
+      all_lists_there_(device),
+      readback_(device) {
   std::vector<int32_t> experts_of(static_cast<size_t>(ep.size()));
   for (int32_t rank : rank_of_expert_) local_expert_.push_back(experts_of[static_cast<size_t>(rank)]++);
   num_local_experts_ = experts_of[static_cast<size_t>(ep.rank())];
@@ -60,7 +62,7 @@ int64_t DispatchPlan::chunk_of(int64_t local_expert, int64_t num_local) const {
 }
 
 void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
-  if (device_ == engine::Device::cuda) {
+  if (device_ == engine::Device::cuda && ep_.size() == 1) {
     for (engine::Buffer* list : {&tokens_device_, &pairs_device_, &rows_device_}) {
       *list = engine::Buffer(max_rows * slots_ * 4, device_);
     }
@@ -68,6 +70,11 @@ void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
     return;
   }
   const int64_t sent = max_rows * std::min<int64_t>(slots_, ep_.size());
+  if (device_ == engine::Device::cuda) {
+    const int64_t all = 2 * max_rows * slots_ + sent + (3 + slots_) * expected;
+    all_lists_.reserve(static_cast<size_t>(all));
+    all_lists_there_.reserve(all);
+  }
   home_rows_TK_.reserve(static_cast<size_t>(max_rows * slots_));
   for (std::vector<int32_t>* list : {&row_tokens_R_, &row_pairs_R_, &return_order_, &received_chunks_}) {
     list->reserve(static_cast<size_t>(expected));
@@ -77,17 +84,17 @@ void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
   }
   sent_info_.reserve(static_cast<size_t>(sent * (slots_ + 1)));
   received_info_.reserve(static_cast<size_t>(expected * (slots_ + 1)));
-  if (ep_.size() > 1) rows_MK_.reserve(static_cast<size_t>(expected * slots_));
+  if (ep_.size() == 1) return;
+  rows_MK_.reserve(static_cast<size_t>(expected * slots_));
+  sent_places_TK_.reserve(static_cast<size_t>(max_rows * slots_));
 }
 
 void DispatchPlan::order_on_device(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
   const auto list = [](const engine::Buffer& buffer) { return reinterpret_cast<int32_t*>(buffer.data()); };
   const int64_t one_range[2] = {0, topk_idx_TK.rows()};
   const int64_t G = num_granules_ = std::max<int64_t>(1, pass.granules.count), E = num_local_experts_;
-  const int64_t bytes = E * (G + 1) * 8;
-  if (starts_device_.bytes() < bytes) starts_device_ = engine::Buffer(bytes, device_);
   auto* offsets = reinterpret_cast<int64_t*>(offsets_device_.data());
-  auto* starts = reinterpret_cast<int64_t*>(starts_device_.data());
+  auto* starts = readback_.place<int64_t>(E * (G + 1));
   expert_order({.tokens_N = list(tokens_device_),
                 .slots_N = list(pairs_device_),
                 .rows_TK = list(rows_device_),
@@ -101,19 +108,54 @@ void DispatchPlan::order_on_device(const engine::nn::Pass& pass, ConstTensor top
                   .num_granules = G,
                   .num_experts = E,
                   .device = device_});
-  granule_offsets_.resize(static_cast<size_t>(E * (G + 1)));
-  engine::copy_to_host(granule_offsets_.data(), starts, bytes);
+  readback_.fetch();
+  const int64_t* begins = readback_.host(starts);
+  granule_offsets_.assign(begins, begins + E * (G + 1));
   offsets_e_.resize(static_cast<size_t>(E + 1));
   for (int64_t e = 0; e < E; ++e)
     offsets_e_[static_cast<size_t>(e)] = granule_offsets_[static_cast<size_t>(e * (G + 1))];
   offsets_e_.back() = granule_offsets_.back();
+  lists_ = {
+      .home_rows_TK = list(rows_device_), .row_tokens_R = list(tokens_device_), .row_pairs_R = list(pairs_device_)};
+}
+
+// The choices in host memory; fetches what was placed before, too.
+ConstTensor DispatchPlan::on_host(ConstTensor topk_idx_TK) {
+  if (device_ == engine::Device::cpu) {
+    readback_.fetch();
+    return topk_idx_TK;
+  }
+  auto* choices = readback_.place<int32_t>(topk_idx_TK.num_elements());
+  engine::device_copy(choices, topk_idx_TK.data, topk_idx_TK.num_elements() * 4);
+  readback_.fetch();
+  return ConstTensor(readback_.host(choices), DType::i32, {topk_idx_TK.rows(), slots_});
+}
+
+// On a GPU with one copy for all.
+void DispatchPlan::publish_lists() {
+  const std::pair<const int32_t*&, const std::vector<int32_t>&> lists[] = {{lists_.sent_tokens, sent_tokens_},
+                                                                           {lists_.home_rows_TK, home_rows_TK_},
+                                                                           {lists_.sent_places_TK, sent_places_TK_},
+                                                                           {lists_.row_tokens_R, row_tokens_R_},
+                                                                           {lists_.row_pairs_R, row_pairs_R_},
+                                                                           {lists_.return_order, return_order_},
+                                                                           {lists_.rows_MK, rows_MK_}};
+  for (auto& [there, list] : lists) there = list.data();
+  if (device_ == engine::Device::cpu) return;
+  all_lists_.clear();
+  for (auto& [there, list] : lists) all_lists_.insert(all_lists_.end(), list.begin(), list.end());
+  const int32_t* next = all_lists_there_.of(all_lists_.data(), std::ssize(all_lists_));
+  for (auto& [there, list] : lists) there = std::exchange(next, next + list.size());
 }
 
 void DispatchPlan::route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
-  if (device_ == engine::Device::cuda) return order_on_device(pass, topk_idx_TK);
-  list_sent(topk_idx_TK, pass);
+  if (device_ == engine::Device::cuda && ep_.size() == 1) return order_on_device(pass, topk_idx_TK);
+  ENSURE(device_ == engine::Device::cpu || std::string_view(ep_.transport()) == "nccl",
+         "rows on GPUs go by NCCL, not by ", ep_.transport());
+  list_sent(on_host(topk_idx_TK), pass);
   exchange(std::max<int64_t>(1, pass.granules.count));
   sort_received();
+  publish_lists();
 }
 
 void DispatchPlan::list_sent(ConstTensor topk_idx_TK, const engine::nn::Pass& pass) {
@@ -153,15 +195,20 @@ void DispatchPlan::list_sent(ConstTensor topk_idx_TK, const engine::nn::Pass& pa
   }
   sent_.finish(places_), home_.finish(pair_places_);
   sent_tokens_.resize(tokens_by_rank_.size());
+  if (ep_.size() > 1)
+    sent_places_TK_.assign(static_cast<size_t>(T * slots_), static_cast<int32_t>(sent_.total() * slots_));
   size_t i = 0;
   for (int rank = 0; rank < ep_.size(); ++rank) {
     for (const size_t end = i + static_cast<size_t>(rows_sent_[static_cast<size_t>(rank)]); i < end; ++i) {
       const int64_t t = tokens_by_rank_[i];
-      int64_t& place = places_[static_cast<size_t>(chunks_by_rank_[i] * ep_.size() + rank)];
-      sent_tokens_[static_cast<size_t>(place++)] = static_cast<int32_t>(t);
+      const int64_t place = places_[static_cast<size_t>(chunks_by_rank_[i] * ep_.size() + rank)]++;
+      sent_tokens_[static_cast<size_t>(place)] = static_cast<int32_t>(t);
       each_pair_of(t, rank, [&](int64_t k, size_t expert) {
         int64_t& home = pair_places_[static_cast<size_t>(chunk_of_expert_[expert] * ep_.size() + rank)];
         home_rows_TK_[static_cast<size_t>(t * slots_ + k)] = static_cast<int32_t>(home++);
+        if (ep_.size() > 1) {
+          sent_places_TK_[static_cast<size_t>(t * slots_ + k)] = static_cast<int32_t>(place * slots_ + k);
+        }
       });
     }
   }

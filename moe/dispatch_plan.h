@@ -10,7 +10,8 @@
 #include <vector>
 
 #include "comm/group.h"
-#include "engine/core/growing_buffer.h"
+#include "engine/core/mirror.h"
+#include "engine/core/readback.h"
 #include "engine/core/tensor.h"
 #include "engine/nn/layer.h"
 
@@ -35,15 +36,19 @@ struct RowOrder {
 class DispatchPlan {
  public:
   // rank_of_expert: the rank of ep that holds each expert.
-  // Lists of rows are on the device; on a GPU `ep` has one rank.
+  // Lists of rows are on the device. On a GPU one rank makes them there; several make them on the host from the
+  // choices, which come to it, and `ep` goes by NCCL.
   DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert, int64_t slots, int64_t chunks,
                engine::Device device = engine::Device::cpu);
 
   // Memory for passes of max_rows rows on every rank that give this rank up to `expected` rows.
   void reserve(int64_t max_rows, int64_t expected);
 
-  // Collective. A topk_idx of -1 goes nowhere.
+  // Collective. A topk_idx of -1 goes nowhere. On a GPU the host waits for the numbers of rows, and what was placed in
+  // readback() before comes with them.
   void route(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+
+  engine::Readback& readback() { return readback_; }
 
   int64_t num_local_experts() const { return num_local_experts_; }
   int64_t num_chunks() const { return chunks_; }
@@ -52,10 +57,12 @@ class DispatchPlan {
   // Home side.
   const RowOrder& sent() const { return sent_; }  // (token, rank)
   const RowOrder& home() const { return home_; }  // (token, slot) that come back
-  const int32_t* sent_tokens() const { return sent_tokens_.data(); }
-  const int32_t* home_rows_TK() const {
-    return on_device(rows_device_, home_rows_TK_);
-  }  // -1: dropped; on one rank the expert's row
+  const int32_t* sent_tokens() const { return lists_.sent_tokens; }
+  // -1: dropped; on one rank the expert's row
+  const int32_t* home_rows_TK() const { return lists_.home_rows_TK; }
+  // On several ranks: where (t, k) is among the [sent().total(), K] numbers of the tokens sent; behind all of them: it
+  // went nowhere.
+  const int32_t* sent_places_TK() const { return lists_.sent_places_TK; }
   // Expert side; rows are sorted by expert, then granule, then token.
   const RowOrder& received() const { return received_; }                           // tokens
   const RowOrder& returned() const { return returned_; }                           // (token, slot) that go back
@@ -63,19 +70,21 @@ class DispatchPlan {
   int64_t num_granules() const { return num_granules_; }                           // of all ranks in this pass
   const int64_t* offsets() const { return offsets_e_.data(); }                     // [e + 1]
   const int64_t* granule_offsets() const { return granule_offsets_.data(); }       // [e * (num_granules() + 1)]
-  const int32_t* row_tokens_R() const {
-    return on_device(tokens_device_, row_tokens_R_);
-  }  // received; on one rank its own
-  const int32_t* row_pairs_R() const { return on_device(pairs_device_, row_pairs_R_); }  // that token * K + slot
-  const int32_t* return_order() const { return return_order_.data(); }  // rows in the order they go back
-  const int32_t* rows_MK() const { return rows_MK_.data(); }            // of each received token's slots; -1: not here
+  const int32_t* row_tokens_R() const { return lists_.row_tokens_R; }              // received; on one rank its own
+  const int32_t* row_pairs_R() const { return lists_.row_pairs_R; }                // that token * K + slot
+  const int32_t* return_order() const { return lists_.return_order; }              // rows in the order they go back
+  const int32_t* rows_MK() const { return lists_.rows_MK; }  // of each received token's slots; -1: not here
 
  private:
+  // As the ops of the device find them.
+  struct Lists {
+    const int32_t *sent_tokens = nullptr, *home_rows_TK = nullptr, *sent_places_TK = nullptr;
+    const int32_t *row_tokens_R = nullptr, *row_pairs_R = nullptr, *return_order = nullptr, *rows_MK = nullptr;
+  };
   // The plan of one rank on a GPU, where the choices are: only the numbers of rows come to the host.
   void order_on_device(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
-  const int32_t* on_device(const engine::Buffer& there, const std::vector<int32_t>& here) const {
-    return device_ == engine::Device::cuda ? reinterpret_cast<const int32_t*>(there.data()) : here.data();
-  }
+  engine::ConstTensor on_host(engine::ConstTensor topk_idx_TK);
+  void publish_lists();
   void list_sent(engine::ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
   void exchange(int64_t granules);
   void sort_received();
@@ -90,7 +99,7 @@ class DispatchPlan {
 
   RowOrder sent_, home_, received_, returned_;
   std::vector<int64_t> places_, pair_places_;  // while rows are being placed
-  std::vector<int32_t> sent_tokens_, home_rows_TK_;
+  std::vector<int32_t> sent_tokens_, home_rows_TK_, sent_places_TK_;
   // by rank, then token: local experts of its slots here, or -1, and its granule's number among those of the pass
   std::vector<int32_t> sent_info_, received_info_, tokens_by_rank_, chunks_by_rank_;
   std::vector<int64_t> rows_sent_, rows_received_;      // of that, per rank
@@ -102,7 +111,11 @@ class DispatchPlan {
   int64_t num_granules_ = 0;
 
   engine::Device device_;
-  engine::Buffer tokens_device_, pairs_device_, rows_device_, offsets_device_, starts_device_;
+  Lists lists_{};
+  std::vector<int32_t> all_lists_;  // one behind the other, on their way to a GPU
+  engine::Mirror<int32_t> all_lists_there_;
+  engine::Buffer tokens_device_, pairs_device_, rows_device_, offsets_device_;
+  engine::Readback readback_;
 };
 
 }  // namespace moe

@@ -76,7 +76,8 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
                     .deviation = kRouterDeviation,
                     .layer = layer}),
       dispatcher_(ep, config.num_experts, config.num_experts_per_tok, config.hidden_size,
-                  shared.placement.layer(index_, config.num_experts, ep.size()), shared.overlap_chunks, store.device()),
+                  shared.placement.layer(index_, config.num_experts, ep.size()), shared.overlap_chunks, store.device(),
+                  store.activations()),
       experts_(config, layer, store,
                experts_on_rank(shared.placement.layer(index_, config.num_experts, ep.size()), ep.rank())),
       statistics_(shared.granules_per_step, config.num_experts),
@@ -98,7 +99,6 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
                                            .layer = layer});
     }
   }
-  if (config_.capacity_factor) capacity_.emplace(*config_.capacity_factor, config_.drop_policy);
   if (config_.bias_update_rate > 0) expert_bias_.emplace(num_experts_, config_.bias_update_rate);
 }
 
@@ -113,10 +113,7 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
   scores_ = plan.saved("scores_TE", DType::f32, {max_rows, num_experts_});
   topk_idx_ = plan.saved("topk_idx_TK", DType::i32, {max_rows, slots_});
   topk_weights_ = plan.saved("topk_weights_TK", DType::f32, {max_rows, slots_});
-  if (capacity_) {
-    kept_idx_ = plan.scratch("kept_idx_TK", DType::i32, {max_rows, slots_});
-    capacity_->reserve(max_rows);
-  }
+  if (config_.capacity_factor) kept_idx_ = plan.scratch("kept_idx_TK", DType::i32, {max_rows, slots_});
   lse_ = plan.saved("lse_T", DType::f32, {max_rows});
   entropy_ = plan.saved("entropy_T", DType::f32, {max_rows});
   dweights_ = plan.scratch("dtopk_weights_TK", DType::f32, {max_rows, slots_});
@@ -157,22 +154,12 @@ int64_t MoeLayer::experts_used() const {
   return used;
 }
 
-// Multiplies every element by a factor from [1 - jitter, 1 + jitter).
-void MoeLayer::jitter_input(const Pass& pass, Tensor x_TD) const {
-  const uint64_t key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_));
-  const float width = static_cast<float>(config_.jitter);
-  engine::HostEdit edit(x_TD);
-  engine::parallel_ranges(pass.num_rows(), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t d = 0; d < hidden_size_; ++d) {
-        const uint64_t element = static_cast<uint64_t>((pass.first_row + t) * hidden_size_ + d);
-        const engine::Philox4 bits = engine::philox(key, element / 4, static_cast<uint64_t>(pass.step));
-        const float u = engine::uniform_from_bits(bits[element % 4]);
-        edit.f32()[t * hidden_size_ + d] *= 1.0f + width * (2.0f * u - 1.0f);
-      }
-    }
-  });
-  edit.put();
+Jitter MoeLayer::jitter_of(const Pass& pass, Tensor x_TD) const {
+  return {.x_TD = x_TD,
+          .key = engine::derive_key(shared_.seed, "jitter/" + std::to_string(layer_)),
+          .step = static_cast<uint64_t>(pass.step),
+          .first_row = pass.first_row,
+          .width = static_cast<float>(config_.jitter)};
 }
 
 void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
@@ -186,7 +173,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
     if (routes_a_copy()) {
       const Tensor copy_TD = arena.view(routed_input_, T);
       engine::ops::convert({.y_TD = copy_TD, .x_TD = x_TD});
-      if (config_.jitter > 0 && pass.training) jitter_input(pass, copy_TD);
+      if (config_.jitter > 0 && pass.training) jitter(jitter_of(pass, copy_TD));
       routed_TD = copy_TD;
     }
     gate_.forward(routed_TD, arena.view(logits_, T));
@@ -202,13 +189,13 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
                     .counted = pass.counted,
                     .first_row = pass.first_row,
                     .options = options_});
-    if (pass.training) record(pass);
-    if (shared_.observer != nullptr) shared_.observer->routed(index_, pass, engine::HostCopy(topk_idx_TK).view());
-    if (pass.training && capacity_) topk_idx_TK = drop(pass, topk_idx_TK, topk_weights_TK);
+    start_recording(pass);
+    if (pass.training && config_.capacity_factor) topk_idx_TK = drop(pass, topk_idx_TK, topk_weights_TK);
   }
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
     dispatcher_.route(pass, topk_idx_TK);
+    finish_recording(pass);
     if (pass.training) statistics_.rows += dispatcher_.num_rows();
     limit_room();
     dispatcher_.start_dispatch(x_TD);
@@ -238,14 +225,19 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
 Tensor MoeLayer::drop(const Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK) {
   Tensor kept_idx_TK = pass.arena->view(kept_idx_, pass.num_rows());
   engine::copy(kept_idx_TK, topk_idx_TK);
-  dropped_.resize(static_cast<size_t>(pass.granules.count));
-  const engine::HostCopy weights(topk_weights_TK);
-  engine::HostEdit kept(kept_idx_TK);
-  capacity_->apply(kept.view(), weights.view(), pass.granules, pass.granule_counted, num_experts_, dropped_.data());
-  kept.put();
+  capacities_.clear();
   for (int64_t g = 0; g < pass.granules.count; ++g) {
-    statistics_.dropped_G[static_cast<size_t>(pass.granule_numbers[g])] += dropped_[static_cast<size_t>(g)];
+    capacities_.push_back(expert_capacity(pass.granule_counted[g], slots_, num_experts_, *config_.capacity_factor));
   }
+  int64_t* dropped = dispatcher_.readback().place<int64_t>(pass.granules.count);
+  drop_over_capacity({.topk_idx_TK = kept_idx_TK,
+                      .topk_weights_TK = topk_weights_TK,
+                      .dropped = dropped,
+                      .granules = pass.granules,
+                      .capacities = capacities_.data(),
+                      .num_experts = num_experts_,
+                      .by_weight = config_.drop_policy == "probs"});
+  dropped_ = dropped;
   return kept_idx_TK;
 }
 
@@ -334,7 +326,7 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
     Tensor drouted_TD = arena.view(drouted_, T), routed_TD = arena.view(routed_input_, T);
     gate_.backward_weight(routed_TD, dlogits_TE, pass.granules);
     gate_.backward_input(dlogits_TE, drouted_TD, false);
-    if (config_.jitter > 0) jitter_input(pass, drouted_TD);  // the same factors
+    if (config_.jitter > 0) jitter(jitter_of(pass, drouted_TD));  // the same factors
     engine::ops::residual_add({.x_TD = dx_TD, .y_TD = drouted_TD});
   } else {
     gate_.backward_weight(x_TD, dlogits_TE, pass.granules);

@@ -19,6 +19,7 @@
 #include "moe/expert_bias.h"
 #include "moe/expert_placement.h"
 #include "moe/experts.h"
+#include "moe/jitter.h"
 #include "moe/load_statistics.h"
 #include "moe/router.h"
 #include "moe/routing_observer.h"
@@ -76,13 +77,17 @@ class MoeLayer : public engine::nn::Layer {
  private:
   class WaitClock;
   void limit_room();
-  void jitter_input(const engine::nn::Pass& pass, Tensor x_TD) const;
+  Jitter jitter_of(const engine::nn::Pass& pass, Tensor x_TD) const;
   // Whether the router reads an f32 copy of the input instead of the input.
   bool routes_a_copy() const { return config_.jitter > 0 || storage_ != engine::DType::f32; }
   Tensor drop(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK);
-  RoutingSums routing_of(const engine::nn::Pass& pass) const;
-  void record(const engine::nn::Pass& pass);
-  void record_sequences(const engine::nn::Pass& pass, RoutingSums routing);
+  void start_recording(const engine::nn::Pass& pass);
+  // What was placed in the dispatcher's readback has come to the host.
+  void finish_recording(const engine::nn::Pass& pass);
+  RoutingSums start_sums(const engine::nn::Pass& pass, const std::vector<int64_t>& offsets, std::vector<double>& sums);
+  void finish_sums(const RoutingSums& routing);
+  void record_granules(const engine::nn::Pass& pass);
+  void record_sequences(const engine::nn::Pass& pass);
   void balance_gradient(const engine::nn::Pass& pass);
   Tensor shared_expert_forward(const engine::nn::Pass& pass, ConstTensor x_TD);
   Tensor shared_expert_backward(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor dy_TD);
@@ -100,7 +105,6 @@ class MoeLayer : public engine::nn::Layer {
   Experts experts_;
   std::unique_ptr<engine::nn::DenseFfn> shared_expert_;
   std::unique_ptr<engine::nn::Linear> shared_gate_;
-  std::optional<Capacity> capacity_;
   std::optional<ExpertBias> expert_bias_;
   LoadStatistics statistics_;
   std::vector<int64_t> previous_counts_;  // [E] of the whole previous step, empty at first
@@ -110,9 +114,13 @@ class MoeLayer : public engine::nn::Layer {
   engine::Slot shared_logit_, shared_out_, dshared_, dshared_logit_;
   // ranges of rows that balance is measured on in this pass
   std::vector<int64_t> range_offsets_, range_counts_, sequence_counts_;
-  std::vector<double> routing_sums_;
+  std::vector<int64_t> granule_offsets_, capacities_;
+  // of this pass, by granule and by range: under way from start_recording() to finish_recording()
+  RoutingSums granule_routing_, range_routing_;
+  std::vector<double> granule_sums_, range_sums_;
+  const int64_t* dropped_ = nullptr;       // [granules] placed in the readback
+  const int32_t* chosen_there_ = nullptr;  // [T, K] for the observer, placed in the readback
   std::vector<float> dprobabilities_, z_factors_;
-  std::vector<int64_t> dropped_;
   engine::Mirror<int64_t> offsets_there_;
   engine::Mirror<float> dprobabilities_there_, z_factors_there_, bias_there_;
 };

@@ -1,17 +1,14 @@
 #include "moe/routing_sums.h"
 
-#include <vector>
-
 #include "engine/core/cuda_launch.cuh"
 
-// A block adds up kRows rows of a range, a thread for each sum; the blocks' sums are added in order on the host.
+// A block adds up kRoutingBlock rows of a range, a thread for each sum.
 namespace moe::cuda {
 namespace {
 
 using engine::data_of;
 using engine::launch;
 
-constexpr int64_t kRows = 256;
 constexpr unsigned kThreads = 256;
 
 struct Rows {
@@ -51,15 +48,16 @@ __device__ double term(const Rows& rows, int64_t t, int place) {
   }
 }
 
-__global__ void sums_kernel(double* partial, Rows rows, int64_t begin, int64_t end) {
+__global__ void sums_kernel(double* block_sums, Rows rows, int64_t begin, int64_t end) {
   const int width = 2 * rows.E + 4;
-  const int64_t first = begin + blockIdx.x * kRows, last = first + kRows < end ? first + kRows : end;
+  const int64_t first = begin + blockIdx.x * kRoutingBlock;
+  const int64_t last = first + kRoutingBlock < end ? first + kRoutingBlock : end;
   for (int place = static_cast<int>(threadIdx.x); place < width; place += static_cast<int>(blockDim.x)) {
     double sum = 0;
     for (int64_t t = first; t < last; ++t) {
       if (rows.idx[t * rows.K] >= 0) sum += term(rows, t, place);
     }
-    partial[blockIdx.x * width + place] = sum;
+    block_sums[blockIdx.x * width + place] = sum;
   }
 }
 
@@ -75,25 +73,11 @@ void routing_sums(const RoutingSums& a) {
                   .K = static_cast<int>(a.topk_idx_TK.columns()),
                   .divide = a.divide};
   const int64_t width = routing_sums_width(rows.E);
-  int64_t blocks = 0;
-  for (int64_t i = 0; i < a.count; ++i) blocks += engine::blocks_for(a.offsets[i + 1] - a.offsets[i], kRows);
-  if (blocks == 0) return;
-  auto* partial = static_cast<double*>(engine::device_scratch(blocks * width * 8));
-  double* next = partial;
+  double* next = a.block_sums;
   for (int64_t i = 0; i < a.count; ++i) {
-    const unsigned grid = engine::blocks_for(a.offsets[i + 1] - a.offsets[i], kRows);
-    launch(sums_kernel, grid, kThreads, 0, engine::device_stream(), next, rows, a.offsets[i], a.offsets[i + 1]);
-    next += grid * width;
-  }
-  static thread_local std::vector<double> sums;
-  sums.resize(static_cast<size_t>(blocks * width));
-  engine::copy_to_host(sums.data(), partial, blocks * width * 8);
-  const double* from = sums.data();
-  for (int64_t i = 0; i < a.count; ++i) {
-    const unsigned grid = engine::blocks_for(a.offsets[i + 1] - a.offsets[i], kRows);
-    for (unsigned b = 0; b < grid; ++b) {
-      for (int64_t place = 0; place < width; ++place) a.sums[i * width + place] += *from++;
-    }
+    const unsigned blocks = engine::blocks_for(a.offsets[i + 1] - a.offsets[i], kRoutingBlock);
+    launch(sums_kernel, blocks, kThreads, 0, engine::device_stream(), next, rows, a.offsets[i], a.offsets[i + 1]);
+    next += blocks * width;
   }
 }
 

@@ -1,10 +1,10 @@
 #include "moe/token_dispatcher.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/core/transfer.h"
 #include "moe/expert_placement.h"
 #include "moe/permute.h"
 
@@ -14,10 +14,12 @@ using comm::Work;
 using engine::DType;
 
 TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
-                                 std::vector<int32_t> rank_of_expert, int64_t chunks, engine::Device device)
+                                 std::vector<int32_t> rank_of_expert, int64_t chunks, engine::Device device,
+                                 DType storage)
     : ep_(ep),
       slots_(slots),
       hidden_size_(hidden_size),
+      storage_(storage),
       plan_(ep, rank_of_expert.empty() ? consecutive_experts(num_experts, ep.size()) : std::move(rank_of_expert), slots,
             chunks, device),
       send_buffer_(device),
@@ -37,11 +39,11 @@ void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
   plan_.reserve(max_rows, expected);
   row_scales_.reserve(DType::f32, expected, 1);
   if (ranks == 1) return;
-  send_buffer_.reserve(DType::f32, sent, hidden_size_);
-  home_buffer_.reserve(DType::f32, max_rows * slots_, hidden_size_);
-  recv_buffer_.reserve(DType::f32, expected, hidden_size_);
-  return_buffer_.reserve(DType::f32, expected, hidden_size_);
-  weights_send_.reserve(DType::f32, sent, slots_);
+  send_buffer_.reserve(storage_, sent, hidden_size_);
+  home_buffer_.reserve(storage_, max_rows * slots_, hidden_size_);
+  recv_buffer_.reserve(storage_, expected, hidden_size_);
+  return_buffer_.reserve(storage_, expected, hidden_size_);
+  weights_send_.reserve(DType::f32, sent + 1, slots_);
   weights_recv_.reserve(DType::f32, expected, slots_);
 }
 
@@ -67,8 +69,8 @@ Work TokenDispatcher::exchange(int64_t chunk, const RowOrder& to, Tensor receive
 void TokenDispatcher::start_dispatch(ConstTensor x_TD) {
   tokens_MD_ = x_TD;
   if (ep_.size() == 1) return;
-  Tensor send = send_buffer_.view(DType::f32, plan_.sent().total(), hidden_size_);
-  Tensor recv = recv_buffer_.view(DType::f32, plan_.received().total(), hidden_size_);
+  Tensor send = send_buffer_.view(storage_, plan_.sent().total(), hidden_size_);
+  Tensor recv = recv_buffer_.view(storage_, plan_.received().total(), hidden_size_);
   permute({.y_ND = send, .x_TD = x_TD, .rows = plan_.sent_tokens()});
   for (int64_t c = 0; c < num_chunks(); ++c) {
     dispatching_[static_cast<size_t>(c)] = exchange(c, plan_.received(), recv, plan_.sent(), send);
@@ -95,8 +97,8 @@ void TokenDispatcher::start_combine(int64_t chunk, ConstTensor expert_out_RD) {
   const RowOrder& returned = plan_.returned();
   const int64_t begin = returned.begins[static_cast<size_t>(chunk)];
   const int64_t count = returned.begins[static_cast<size_t>(chunk) + 1] - begin;
-  Tensor out = return_buffer_.view(DType::f32, returned.total(), hidden_size_);
-  Tensor home = home_buffer_.view(DType::f32, plan_.home().total(), hidden_size_);
+  Tensor out = return_buffer_.view(storage_, returned.total(), hidden_size_);
+  Tensor home = home_buffer_.view(storage_, plan_.home().total(), hidden_size_);
   permute({.y_ND = out.slice_rows(begin, count), .x_TD = expert_out_RD, .rows = plan_.return_order() + begin});
   combining_[static_cast<size_t>(chunk)] = exchange(chunk, plan_.home(), home, returned, out);
   back_ND_ = home;
@@ -144,22 +146,19 @@ void TokenDispatcher::weights_backward(ConstTensor dy_TD, ConstTensor expert_out
         {.dweights_TK = dweights_TK, .dy_TD = dy_TD, .x_ND = expert_out_RD, .rows_TK = plan_.home_rows_TK()});
   }
   Tensor dweights_MK = weights_recv_.view(DType::f32, plan_.received().total(), slots_);
-  Tensor home = weights_send_.view(DType::f32, plan_.sent().total(), slots_);
+  const int64_t sent = plan_.sent().total();
+  Tensor home = weights_send_.view(DType::f32, sent + 1, slots_);  // the last row: zeros for what went nowhere
   unpermute_weights_backward(
       {.dweights_TK = dweights_MK, .dy_TD = tokens_MD_, .x_ND = expert_out_RD, .rows_TK = plan_.rows_MK()});
   for (int64_t c = 0; c < num_chunks(); ++c) {
-    dispatching_[static_cast<size_t>(c)] = exchange(c, plan_.sent(), home, plan_.received(), dweights_MK);
+    dispatching_[static_cast<size_t>(c)] =
+        exchange(c, plan_.sent(), home.slice_rows(0, sent), plan_.received(), dweights_MK);
   }
+  engine::set_zero(home.slice_rows(sent, 1));
   for (Work& work : dispatching_) work.wait();
-  // each (t, k) comes from the rank that has its expert; the others' numbers for it are zero
-  std::fill(dweights_TK.f32(), dweights_TK.f32() + dweights_TK.num_elements(), 0.0f);
-  for (int64_t i = 0; i < home.rows(); ++i) {
-    float* dweights = dweights_TK.f32() + plan_.sent_tokens()[i] * slots_;
-    const float* part = home.f32() + i * slots_;
-    for (int64_t k = 0; k < slots_; ++k) {
-      if (std::bit_cast<uint32_t>(part[k]) != 0) dweights[k] = part[k];  // -0 is a number, too
-    }
-  }
+  // each (t, k) comes from the rank that has its expert
+  const auto numbers = [](Tensor t) { return Tensor(t.data, DType::f32, {t.num_elements(), 1}, t.device); };
+  permute({.y_ND = numbers(dweights_TK), .x_TD = numbers(home), .rows = plan_.sent_places_TK()});
 }
 
 }  // namespace moe

@@ -30,14 +30,15 @@ class TokenDispatcher {
   // `chunks`, so that experts compute on one while the next is on its way.
   TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t slots, int64_t hidden_size,
                   std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1,
-                  engine::Device device = engine::Device::cpu);
+                  engine::Device device = engine::Device::cpu, engine::DType storage = engine::DType::f32);
 
   // Memory for passes of max_rows rows on every rank and an even load times `headroom`; one rank needs no more.
   void reserve(int64_t max_rows, double headroom);
 
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
-  // of this rank's experts. A topk_idx of -1 goes nowhere.
+  // of this rank's experts. A topk_idx of -1 goes nowhere. What was placed in readback() before has come to the host.
   void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK);
+  engine::Readback& readback() { return plan_.readback(); }
   int64_t num_rows() const { return plan_.num_rows(); }                       // R
   const int64_t* offsets() const { return plan_.offsets(); }                  // [e + 1]
   const int64_t* granule_offsets() const { return plan_.granule_offsets(); }  // [e * (num_granules() + 1)]
@@ -69,7 +70,9 @@ class TokenDispatcher {
     return send_buffer_.bytes() + recv_buffer_.bytes() + return_buffer_.bytes() + home_buffer_.bytes() +
            weights_send_.bytes() + weights_recv_.bytes() + row_scales_.bytes();
   }
-  int64_t bytes_of(int64_t rows) const { return ep_.size() == 1 ? 0 : rows * 2 * hidden_size_ * 4; }
+  int64_t bytes_of(int64_t rows) const {
+    return ep_.size() == 1 ? 0 : rows * 2 * hidden_size_ * engine::dtype_bytes(storage_);
+  }
 
  private:
   static constexpr int64_t kMostChunks = 8;
@@ -82,6 +85,7 @@ class TokenDispatcher {
 
   comm::Group& ep_;
   int64_t slots_, hidden_size_;
+  engine::DType storage_;  // of rows
   DispatchPlan plan_;
   int64_t bytes_sent_ = 0;
   Works dispatching_, combining_;

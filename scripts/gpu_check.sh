@@ -6,7 +6,9 @@
 # parity    builds the CUDA tests and runs them: every op against its CPU twin, fresh inputs, poisoned outputs
 # sanitize  the same tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
 # nccl      NCCL on ranks that are processes and share the GPU: every collective on 1, 2 and 4, then training on 1, 2 and
-#           4, whose losses have to agree; built without MPI, so that the program forks the ranks itself
+#           4 with experts on 1, 2 and 4 of them, whose losses have to agree; built without MPI, so that the program forks the ranks itself
+# bench     a step of configs/bench_h200.json, with one layer, whole, and with its routing forced to be uniform; then what the
+#           GPU and PyTorch with transformers' own model reach (scripts/gpu_facts.py)
 # With --emulated the same on an emulated device, sanitize with its access checker; a build for no GPU.
 # Ends with one table, also in $OUT/table.txt (build-gpu/out without OUT); a log per phase lies beside it.
 set -euo pipefail
@@ -19,7 +21,7 @@ carry=build-carry
 phase_seconds=480
 
 usage() {
-  complain "usage: scripts/gpu_check.sh pack | [--emulated] PHASE..., with the phases parity, sanitize and nccl"
+  complain "usage: scripts/gpu_check.sh pack | [--emulated] PHASE..., with the phases parity, sanitize, nccl and bench"
   exit 2
 }
 
@@ -89,7 +91,7 @@ check() {
     timeout "$((deadline > SECONDS ? deadline - SECONDS : 1))" "$@"
   } >>"$log" 2>&1 || code=$?
   case $code in
-    0) ;;
+    0) note=$(tac "$log" | sed "/^== /q" | grep -o '[0-9]* tokens/s.*' | tail -n 1) || true ;;
     77) verdict=SKIP note=$(grep '^skipped: ' "$log" | tail -n 1) ;;
     124) verdict=FAILED note="the phase has $phase_seconds s" && failed=1 ;;
     *) verdict=FAILED note="code $code, see $(basename "$log")" && failed=1 ;;
@@ -97,50 +99,52 @@ check() {
   line "$name" "$verdict" "$((SECONDS - start))" "$note"
 }
 
-build_tests() {
+# build LOG TARGET...
+build() {
   local log=$1
+  shift
   need meson "it builds"
   need ninja "it builds"
   if [[ $cuda == enabled ]]; then
     PATH=$PATH:/usr/local/cuda/bin
     need nvcc "it comes with CUDA 13"
   fi
-  configure "$build" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" -Dmpi=disabled >>"$log" 2>&1 || return
-  check "build" "$log" ninja -k 0 -C "$build" cuda_tests
+  configure "$folder" -Dcuda="$cuda" -Dgpu_arch="${GPU_ARCH:-90}" -Dmpi=disabled >>"$log" 2>&1 || return
+  check "build $*" "$log" ninja -k 0 -C "$folder" "$@"
 }
 
 # Names of the tests' executables; the emulated device's checked ones belong to the other phase.
 test_names() {
-  find "$build/tests" -maxdepth 1 -type f -executable -name '*_test*' ! -name '*_checked' -printf '%f\n' |
+  find "$folder/tests" -maxdepth 1 -type f -executable -name '*_test*' ! -name '*_checked' -printf '%f\n' |
     grep -E '(_cuda|^emulation)_test$' | sort
 }
 
 parity() {
   local name log="$out/parity.log"
-  build_tests "$log"
-  for name in $(test_names); do check "parity $name" "$log" "$build/tests/$name"; done
+  build "$log" cuda_tests
+  for name in $(test_names); do check "parity $name" "$log" "$folder/tests/$name"; done
 }
 
 sanitize() {
   local name tool log="$out/sanitize.log"
-  build_tests "$log"
+  build "$log" cuda_tests
   for name in $(test_names); do
     if [[ $cuda == emulated ]]; then
-      check "access checker $name" "$log" "$build/tests/${name}_checked"
+      check "access checker $name" "$log" "$folder/tests/${name}_checked"
     else
       need compute-sanitizer "it comes with CUDA 13"
       for tool in memcheck racecheck initcheck synccheck; do
-        check "$tool $name" "$log" compute-sanitizer --tool "$tool" --error-exitcode 3 "$build/tests/$name"
+        check "$tool $name" "$log" compute-sanitizer --tool "$tool" --error-exitcode 3 "$folder/tests/$name"
       done
     fi
   done
 }
 
-# train_on BUILD RANKS: the loss and the digest of a short run go to a file; one rank goes the way it always goes.
+# train_on BUILD RANKS EP_SIZE: the loss and the digest of a short run go to a file; one rank goes the way it always goes.
 train_on() {
-  local program=$1/switchyard ranks=$2 to=$1/nccl/$2 how=()
+  local program=$1/switchyard ranks=$2 ep_size=$3 to=$1/nccl/$2x$3 how=()
   [[ $ranks == 1 ]] || how=(--transport nccl --share-gpu --ranks "$ranks")
-  "$program" train "$1/nccl/tiny.json" --device cuda --set parallel.ep_size=1 --steps 20 --json \
+  "$program" train "$1/nccl/tiny.json" --device cuda --set parallel.ep_size="$ep_size" --steps 20 --json \
     --resume never --run-dir "$(mktemp -d)/run" "${how[@]}" >"$to" || return
   grep -o '"loss":[^,]*' "$to" | tail -n 1 | cut -d : -f 2 >"$to.loss"
   grep -o '"digest":[^,]*' "$to" | tail -n 1 >"$to.digest"
@@ -149,29 +153,48 @@ train_on() {
 # On a GPU the kernels of products, and so the order of their sums, may follow the number of rows: what is asked for is
 # the loss, and whether the bits are the same is said.
 compare_training() {
-  local ranks=$2 log=$1/nccl
-  train_on "$1" "$ranks" || return
-  if cmp -s "$log/1.digest" "$log/$ranks.digest"; then echo "the digest of one rank"; else echo "another digest"; fi
-  paste "$log/1.loss" "$log/$ranks.loss" | tee /dev/stderr |
+  local layout=$2x$3 log=$1/nccl
+  train_on "$@" || return
+  if cmp -s "$log/1x1.digest" "$log/$layout.digest"; then echo "the digest of one rank"; else echo "another digest"; fi
+  paste "$log/1x1.loss" "$log/$layout.loss" | tee /dev/stderr |
     awk '{ d = $1 - $2; exit !(d < 1e-3 * $1 && d > -1e-3 * $1) }'
 }
 
 nccl() {
-  local ranks name log="$out/nccl.log"
-  build_tests "$log"
+  local ranks ep_size name log="$out/nccl.log"
+  build "$log" cuda_tests
   if [[ $cuda == emulated ]]; then
-    for name in nccl_group_cuda_test nccl_training_cuda_test; do check "nccl $name" "$log" "$build/tests/$name"; done
+    for name in nccl_group_cuda_test nccl_training_cuda_test; do check "nccl $name" "$log" "$folder/tests/$name"; done
     return
   fi
-  for ranks in 1 2 4; do check "nccl $ranks ranks" "$log" "$build/tests/nccl_ranks_test" "$ranks"; done
-  check "build switchyard" "$log" ninja -C "$build" switchyard
-  mkdir -p "$build/nccl"
-  cp configs/tiny.json "$build/nccl/tiny.json"
+  for ranks in 1 2 4; do check "nccl $ranks ranks" "$log" "$folder/tests/nccl_ranks_test" "$ranks"; done
+  build "$log" switchyard
+  mkdir -p "$folder/nccl"
+  cp configs/tiny.json "$folder/nccl/tiny.json"
   seq 400 | awk '{ print "line " $1 " of a text in which " $1 * 7 % 13 " follows " $1 * 7 % 12 " and so on" }' \
-    >"$build/nccl/tiny.txt"
+    >"$folder/nccl/tiny.txt"
   export -f train_on compare_training
-  check "nccl training on 1 rank" "$log" bash -c "train_on $build 1"
-  for ranks in 2 4; do check "nccl training on $ranks ranks" "$log" bash -c "compare_training $build $ranks"; done
+  check "nccl training on 1 rank" "$log" bash -c "train_on $folder 1 1"
+  for ranks in 2 4; do
+    for ep_size in 1 2 4; do
+      ((ep_size <= ranks)) || continue
+      check "nccl training on $ranks ranks, ep_size $ep_size" "$log" bash -c "compare_training $folder $ranks $ep_size"
+    done
+  done
+}
+
+bench() {
+  local log="$out/bench.log" config=configs/bench_h200.json
+  if [[ $cuda == emulated ]]; then
+    line "bench" SKIP 0 "an emulated device says nothing of speed"
+    return
+  fi
+  build "$log" switchyard
+  local step=("$folder/switchyard" bench step "$config" --device cuda --steps 3)
+  check "bench step, one layer" "$log" "${step[@]}" --set model.num_hidden_layers=1 --set train.batch_tokens=32768
+  check "bench step" "$log" "${step[@]}"
+  check "bench step, uniform routing" "$log" "${step[@]}" --set model.router.force=uniform
+  check "what GPU and PyTorch reach" "$log" python3 scripts/gpu_facts.py --model-seconds 150
 }
 
 [[ $# -ge 1 ]] || usage
@@ -180,17 +203,17 @@ if [[ $1 == pack ]]; then
   pack
   exit
 fi
-cuda=enabled build=build-gpu
+cuda=enabled folder=build-gpu
 if [[ $1 == --emulated ]]; then
-  cuda=emulated build=build-gpu-emulated
+  cuda=emulated folder=build-gpu-emulated
   shift
 fi
 [[ $# -ge 1 ]] || usage
-for phase in "$@"; do [[ $phase =~ ^(parity|sanitize|nccl)$ ]] || usage; done
+for phase in "$@"; do [[ $phase =~ ^(parity|sanitize|nccl|bench)$ ]] || usage; done
 
-out=${OUT:-$root/$build/out}
+out=${OUT:-$root/$folder/out}
 mkdir -p "$out"
-rm -f "$out"/{table.txt,parity.log,sanitize.log,nccl.log}
+rm -f "$out"/{table.txt,parity.log,sanitize.log,nccl.log,bench.log}
 failed=0
 use_carried
 if [[ $cuda == emulated ]]; then

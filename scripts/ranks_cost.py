@@ -33,22 +33,24 @@ CONTESTANTS = {
 }
 
 
-def tokens_per_second(program, config, steps, arguments):
+def bench(program, config, steps, arguments):
     command = [program, "bench", "step", config, "--json", "--steps", str(steps), *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["tokens_per_second"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def measure(program, config, rounds, steps):
-    speeds = {name: [] for name in CONTESTANTS}
+    speeds, imbalance = {name: [] for name in CONTESTANTS}, {}
     for number in range(rounds):
         for name, arguments in CONTESTANTS.items():
-            speeds[name].append(tokens_per_second(program, config, steps, arguments))
+            result = bench(program, config, steps, arguments)
+            speeds[name].append(result["tokens_per_second"])
+            imbalance[name] = result["imbalance"]
             print(f"{os.path.basename(config)} round {number + 1}: {name}: {speeds[name][-1]:.0f} tokens/s", flush=True)
     base = speeds["1 rank x 2 threads"]
     rows = []
     for name, values in speeds.items():
         ratio = statistics.median(value / first for value, first in zip(values, base))
-        rows.append((name, statistics.median(values), ratio))
+        rows.append((name, statistics.median(values), ratio, imbalance[name]))
     return rows
 
 
@@ -65,9 +67,9 @@ def main():
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     tables = []
     for config in options.configs:
-        tables += [f"`{os.path.basename(config)}`", "", "| ranks | tokens/s | of 1 rank x 2 threads |", "|---|---|---|"]
-        for name, speed, ratio in measure(options.switchyard, config, options.rounds, options.steps):
-            tables.append(f"| {name} | {speed:.0f} | {ratio:.2f} |")
+        tables += [f"`{os.path.basename(config)}`", "", "| ranks | tokens/s | of 1 rank x 2 threads | busiest expert over mean |", "|---|---|---|---|"]
+        for name, speed, ratio, imbalance in measure(options.switchyard, config, options.rounds, options.steps):
+            tables.append(f"| {name} | {speed:.0f} | {ratio:.2f} | {imbalance:.2f} |")
         tables.append("")
     lines += [f"{datetime.date.today()}, commit {commit}, `scripts/ranks_cost.py --rounds {options.rounds} --steps {options.steps}`, "
               f"{os.cpu_count()} processors, load {before:.1f} before it began.", ""]  # fmt: skip

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <span>
 
 #include "comm/thread_group.h"
 #include "engine/config/check.h"
@@ -41,8 +43,21 @@ struct Measured {
          peak_gflops = 0;  // median step; peak of one rank's threads, or of a product on the GPU, times ranks
   std::vector<Profiler::Phase> phases;  // seconds per step
   double loss = 0;
-  int64_t memory = 0;  // that all ranks took
+  int64_t memory = 0;            // that all ranks took
+  double imbalance = 0;          // of the last step's load
+  double waits = 0, waited = 0;  // of the host for the GPU: times and seconds per step
 };
+
+// The load of the busiest expert over the mean of its layer, in the layer where that is largest.
+double imbalance_of(const std::vector<int64_t>& tokens_per_expert, int64_t experts) {
+  double largest = 0;
+  for (size_t begin = 0; begin < tokens_per_expert.size(); begin += static_cast<size_t>(experts)) {
+    const auto layer = std::span(tokens_per_expert).subspan(begin, static_cast<size_t>(experts));
+    const double total = static_cast<double>(std::accumulate(layer.begin(), layer.end(), int64_t{0}));
+    if (total > 0) largest = std::max(largest, static_cast<double>(std::ranges::max(layer) * experts) / total);
+  }
+  return largest;
+}
 
 // The rate of a large product on the GPU, on random numbers.
 double product_gflops(DType storage) {
@@ -75,8 +90,12 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
   const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };
   std::vector<double> seconds, peaks;
   Measured result;
+  DeviceWaits waits_before;
   for (int64_t step = 0; step < options.steps + 2; ++step) {
-    if (step == 2) trainer.model().profiler().clear();  // the first step is computed twice, the second warms up
+    if (step == 2) {  // the first step is computed twice, the second warms up
+      trainer.model().profiler().clear();
+      if (device == Device::cuda) waits_before = device_waits();
+    }
     if (step >= 2) peaks.push_back(device == Device::cuda ? peak : ops::measure_fma_peak_gflops());
     const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
     if (step >= 2) seconds.push_back(r.seconds);
@@ -84,10 +103,14 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
   }
   if (device == Device::cuda) {
     result.memory = device_memory_used() - memory_before;
+    const DeviceWaits waits = device_waits();
+    result.waits = static_cast<double>(waits.count - waits_before.count) / static_cast<double>(options.steps);
+    result.waited = (waits.seconds - waits_before.seconds) / static_cast<double>(options.steps);
     trainer.model().profiler().clear();
     trainer.model().profiler().wait_for_device();
     for (int64_t step = 0; step < options.steps; ++step) trainer.train_step(step * config.sequences_per_step(), read);
   }
+  result.imbalance = imbalance_of(trainer.tokens_per_expert(), config.model.num_experts);
   std::sort(seconds.begin(), seconds.end());
   std::sort(peaks.begin(), peaks.end());
   result.seconds = seconds[seconds.size() / 2];
@@ -130,6 +153,9 @@ int run(const Options& options) {
                                          {"peak_gflops", m.peak_gflops},
                                          {"fraction_of_peak", fraction},
                                          {"memory_bytes", m.memory},
+                                         {"imbalance", m.imbalance},
+                                         {"host_waits", m.waits},
+                                         {"host_waited_seconds", m.waited},
                                          {"phases", phases},
                                          {"ranks", options.ranks},
                                          {"threads", threads},
@@ -149,6 +175,10 @@ int run(const Options& options) {
         "%s)\n",
         gflops, fraction, m.peak_gflops, options.ranks, threads, cpu_target_name(cpu_target()));
   }
+  if (options.device == "cuda") {
+    std::printf("the host waits for the GPU %.0f times a step, %.2f ms in all\n", m.waits, m.waited * 1e3);
+  }
+  if (m.imbalance > 0) std::printf("the busiest expert has %.2f times the mean of its layer\n", m.imbalance);
   std::printf("%s of memory in all; `switchyard plan` tells for what\n\n", print_bytes(m.memory).c_str());
   std::printf("%-20s %9s %7s   of rank 0; \"ffn\" holds router, dispatch and experts\n", "phase", "ms", "share");
   for (const Profiler::Phase& phase : m.phases) {

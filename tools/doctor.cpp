@@ -9,6 +9,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "attention/causal_attention_cudnn.h"
+#include "comm/nccl_world.h"
 #include "comm/world.h"
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
@@ -100,17 +102,35 @@ Check disk() {
           "make room: checkpoints take twice the model's size and more"};
 }
 
-Check cuda() {
+// A library that this program uses on GPUs.
+Check library(const std::string& name, const std::string& version, const std::string& without, const std::string& fix) {
+  if (!version.empty()) return {name, "ok", version, ""};
+  return {name, "note", "this program was built without it; " + without, fix};
+}
+
+// The device and its libraries; without one, why.
+void add_gpu(std::vector<Check>& checks) {
   std::error_code error;
-  if (!fs::exists("/dev/nvidia0", error)) return {"cuda", "note", "no NVIDIA device; training runs on the CPU", ""};
   const std::string reason = why_no_device();
-  if (reason.empty()) return {"cuda", "ok", device_name(), ""};
-  return {"cuda", "note", reason, ""};
+  if (!reason.empty()) {
+    const bool here = fs::exists("/dev/nvidia0", error);
+    checks.push_back({"cuda", "note", here ? reason : "no NVIDIA device; training runs on the CPU", ""});
+    return;
+  }
+  const int devices = device_count();
+  checks.push_back({"cuda", "ok",
+                    str(devices, devices == 1 ? " device: " : " devices, the first: ", device_name(),
+                        "; the driver knows ", "CUDA ", device_driver()),
+                    ""});
+  checks.push_back(library("nccl", comm::nccl_library(), "needed for several GPUs",
+                           "install libnccl-dev and build it again with -Dcuda=enabled -Dnccl=enabled"));
+  checks.push_back(library("cudnn", attention::cuda::cudnn_library(), "attention in bf16 is slower than it could be",
+                           "install cuDNN and the headers of cudnn-frontend, and build it again with -Dcudnn=enabled"));
 }
 
 std::vector<Check> examine() {
   const int threads = available_processors();
-  return {
+  std::vector<Check> checks = {
       {"cores", "ok", str(threads, threads == 1 ? " processor" : " processors", " for this process"), ""},
       {"cpu", cpu_target() == CpuTarget::portable ? "note" : "ok", str("kernels for ", cpu_target_name(cpu_target())),
        ""},
@@ -119,8 +139,9 @@ std::vector<Check> examine() {
       program("compiler", {"c++", "g++", "clang++"}, "needed to build, not to run", "g++"),
       program("meson", {"meson"}, "needed to build, not to run", "meson ninja-build"),
       mpi(),
-      cuda(),
   };
+  add_gpu(checks);
+  return checks;
 }
 
 int run(bool json) {

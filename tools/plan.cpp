@@ -66,6 +66,7 @@ Plan make_plan(const Options& options) {
                    : here              ? std::max(1, available_processors() / layout.ranks)
                                        : 1;
   layout.element_bytes = plan.cluster.element_bytes;
+  layout.device = layout.element_bytes < 4 ? Device::cuda : Device::cpu;
   train::Slowdowns slowdowns;
   if (here) {
     train::Machine machine = train::measure_machine(plan.config, layout, 2);

@@ -95,20 +95,19 @@ bool uses_nccl(const Options& options) {
   return options.ranks.transport == "nccl";
 }
 
-// Which transport a device needs, and what it can do so far.
-void check_devices(const Options& options, int ranks, int64_t ep_size) {
+// Which transport a device needs.
+void check_devices(const Options& options, int ranks) {
   const bool cuda = chosen_device(options.device) == engine::Device::cuda;
   if (uses_nccl(options) && !cuda) {
     throw Error(ExitCode::usage,
                 "--transport nccl moves what is on GPUs; add --device cuda, or use --transport threads or mpi");
   }
+  if (options.devices.shared && !uses_nccl(options)) {
+    throw Error(ExitCode::usage, "--share-gpu lets ranks of --transport nccl share a GPU; add that, or leave it out");
+  }
   if (uses_nccl(options) && !comm::nccl_is_built()) comm::make_nccl_group(nullptr);  // says what is missing
   if (cuda && ranks > 1 && !uses_nccl(options)) {
     throw Error(ExitCode::usage, str("--device cuda with ", ranks, " ranks needs --transport nccl"));
-  }
-  if (cuda && ep_size > 1) {
-    throw Error(ExitCode::environment, str("parallel.ep_size is ", ep_size, ", but experts are not spread over GPUs ",
-                                           "yet; use --set parallel.ep_size=1"));
   }
 }
 
@@ -119,7 +118,7 @@ int64_t check(const Options& options, const Config& config, int ranks) {
                 "train.precision is \"bf16\", which needs a GPU; use --device cuda, or --set train.precision=fp32");
   }
   const int64_t ep_size = engine::check_ranks(config, ranks);
-  check_devices(options, ranks, ep_size);
+  check_devices(options, ranks);
   if (train::scheduled_steps(config) == 0 && !config.train.stop.time && !options.dry_run) {
     throw Error(ExitCode::usage, "the run has no end; give --steps, or set train.stop.steps or train.stop.tokens");
   }

@@ -58,7 +58,7 @@ struct ClusterConfig {
     v("flops_per_second", flops_per_second, above(0.0), "peak of one rank at the precision of its products");
     v("memory_bytes_per_second", memory_bytes_per_second, above(0.0), "of one rank");
     v("memory", memory, at_least(1.0), "of one rank, e.g. \"80 GB\"");
-    v("element_bytes", element_bytes, between(2, 4), "of an activation and of a packed weight: 2 or 4");
+    v("element_bytes", element_bytes, between(2, 4), "of an activation and of a packed weight: 4, or 2 on GPUs");
     v("op_seconds", op_seconds, at_least(0.0), "that the start of an op costs");
     v("efficiency", efficiency, any(), "what is reached of the peaks");
     v("in_node", in_node, any(), "link between ranks of one machine");

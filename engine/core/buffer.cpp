@@ -6,6 +6,7 @@
 
 #include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "engine/core/planning.h"
 
 namespace engine {
 namespace {
@@ -13,6 +14,10 @@ namespace {
 thread_local bool planning = false;
 
 }  // namespace
+
+bool is_planning() {
+  return planning;
+}
 
 Buffer::Planning::Planning() {
   planning = true;

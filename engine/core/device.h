@@ -26,11 +26,19 @@ void choose_device(int index);
 std::string device_bus_id();
 // "NVIDIA H200, 139 GiB", or "emulated device (no GPU)".
 std::string device_name();
+// The newest CUDA that the driver knows, "13.0".
+std::string device_driver();
 
 // The calling thread's stream, which does not wait for the null stream.
 DeviceStream device_stream();
 // Waits for the stream, and throws what its kernels have met.
 void device_synchronize();
+// How often the calling thread has waited for its stream so far, and how long.
+struct DeviceWaits {
+  int64_t count = 0;
+  double seconds = 0;
+};
+DeviceWaits device_waits();
 // Of the calling thread: called whenever it has waited for its stream, before anybody reads what came of that; it
 // throws if the stream went on although results of other ranks have not come.
 void set_stream_check(std::function<void()> check);

@@ -1,3 +1,4 @@
+#include <chrono>
 #include <utility>
 
 #include "engine/core/cuda_check.h"
@@ -12,6 +13,7 @@ struct Context {
   void* scratch = nullptr;
   int64_t scratch_bytes = 0;
   std::function<void()> check;
+  DeviceWaits waits;
 };
 
 int chosen = 0;  // of the process
@@ -69,13 +71,27 @@ std::string device_name() {
 #endif
 }
 
+std::string device_driver() {
+  int version = 0;
+  CUDA_CHECK(cudaDriverGetVersion(&version));
+  return str(version / 1000, ".", version / 10 % 100);
+}
+
 DeviceStream device_stream() {
   return context().stream;
 }
 
 void device_synchronize() {
-  CUDA_CHECK(cudaStreamSynchronize(context().stream));
-  if (context().check) context().check();
+  Context& here = context();
+  const auto start = std::chrono::steady_clock::now();
+  CUDA_CHECK(cudaStreamSynchronize(here.stream));
+  ++here.waits.count;
+  here.waits.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (here.check) here.check();
+}
+
+DeviceWaits device_waits() {
+  return context().waits;
 }
 
 void set_stream_check(std::function<void()> check) {

@@ -25,12 +25,20 @@ std::string device_name() {
   return "none";
 }
 
+std::string device_driver() {
+  return "none";
+}
+
 DeviceStream device_stream() {
   require_device();
   return nullptr;
 }
 void device_synchronize() {
   require_device();
+}
+DeviceWaits device_waits() {
+  require_device();
+  return {};
 }
 void set_stream_check(std::function<void()>) {
   require_device();

@@ -19,16 +19,19 @@ int64_t gradient_bytes(nn::ParameterStore& store) {
   return bytes;
 }
 
-// A layer keeps a matrix twice, for the product and for its gradient; the embedding is only read by rows.
-int64_t packed_bytes(nn::ParameterStore& store, bool tied, int64_t element_bytes) {
+// On a CPU a layer keeps a matrix twice, for the product and for its gradient; the embedding is only read by rows. On a
+// GPU products take weights as they are, or all of them in bf16.
+int64_t packed_bytes(nn::ParameterStore& store, bool tied) {
+  if (store.device() == Device::cuda) {
+    const bool converted = store.activations() != DType::f32;
+    return converted ? (store.dense().elements + store.expert().elements) * 2 : 0;
+  }
   int64_t bytes = 0;
   for (const nn::Parameter& parameter : store.all()) {
     const std::vector<int64_t>& dims = parameter.spec.dims;
     if (dims.size() != 2 || (!tied && parameter.spec.name == "model.embed_tokens.weight")) continue;
     for (ops::PackFor product : {ops::PackFor::forward, ops::PackFor::input_gradient}) {
-      const bool rows_as_they_are = element_bytes < 4;  // on a GPU
-      bytes += (rows_as_they_are ? dims[0] * dims[1] : ops::packed_weight_elements(dims[0], dims[1], product)) *
-               element_bytes;
+      bytes += ops::packed_weight_elements(dims[0], dims[1], product) * 4;
     }
   }
   return bytes;
@@ -59,10 +62,19 @@ int64_t plan_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int th
   return 4 * (strips + threads * std::max(attention, chain_rows * (widest + 512)));
 }
 
+// The largest that an op asks for on a GPU: the workspace of products, that of attention's backward pass (in bf16 by
+// cuDNN the gradients of up to 1 GiB of scores at a time), or sorted choices.
+int64_t plan_gpu_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int64_t element_bytes) {
+  const int64_t scores = element_bytes < 4 ? rows * m.num_attention_heads * seq_len * element_bytes : 0;
+  const int64_t sorting = 24 * rows * std::max<int64_t>(m.num_experts_per_tok, 1);
+  return std::max({int64_t{32} << 20, std::min(scores, int64_t{1} << 30), sorting});
+}
+
 int64_t plan_tokens(const Config& config, const Layout& layout, int64_t rows) {
   const ModelConfig& m = config.model;
   const int64_t K = m.num_experts_per_tok, D = m.head_size();
-  const int64_t lists = rows * K * (4 + 16) + rows * std::min<int64_t>(K, layout.ep_size) * 4 * (K + 2);
+  const int64_t lists =
+      rows * K * (layout.ep_size == 1 ? 20 : 24) + rows * std::min<int64_t>(K, layout.ep_size) * 4 * (K + 2);
   return rows * 20 + m.num_moe_layers() * lists + m.max_position_embeddings * D * 4;
 }
 
@@ -89,22 +101,24 @@ int64_t MemoryUse::total() const {
 MemoryUse plan_memory(const Config& config, const Layout& layout) {
   const int64_t rows = PassSchedule(config, 0, layout.ranks).max_rows();
   const std::unique_ptr<comm::Group> ep = comm::make_imagined_group(0, static_cast<int>(layout.ep_size));
-  nn::ParameterStore store;
-  model::Model model(config, store, *ep);
+  const bool on_gpu = layout.device == Device::cuda;
+  nn::ParameterStore store(layout.device, layout.element_bytes < 4 ? DType::bf16 : DType::f32);
   const Buffer::Planning no_memory;
+  model::Model model(config, store, *ep);
   store.commit(config.train.granules, true);
   model.plan(rows);
   const int64_t arena = model.memory_plan().saved_bytes() + model.memory_plan().scratch_bytes();
-  const int64_t size = layout.element_bytes;
+  const int64_t seq_len = config.train.seq_len;
   return {.weights = store.dense().weights.bytes() + store.expert().weights.bytes(),
-          .packed = packed_bytes(store, config.model.tie_word_embeddings, size),
+          .packed = packed_bytes(store, config.model.tie_word_embeddings),
           .gradients = gradient_bytes(store),
           .sums = store.dense().sums.bytes() + store.expert().sums.bytes(),
           .moments =
               moment_bytes(store.dense(), layout.ranks) + moment_bytes(store.expert(), layout.ranks / layout.ep_size),
-          .activations = arena * size / 4,
-          .expert_rows = (model.activation_bytes() - arena) * size / 4,
-          .scratch = plan_scratch(config.model, rows, config.train.seq_len, layout.threads) * size / 4,
+          .activations = arena,
+          .expert_rows = model.activation_bytes() - arena,
+          .scratch = on_gpu ? plan_gpu_scratch(config.model, rows, seq_len, layout.element_bytes)
+                            : plan_scratch(config.model, rows, seq_len, layout.threads),
           .tokens = plan_tokens(config, layout, rows)};
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/config/config.h"
+#include "engine/core/tensor.h"
 
 namespace engine::train {
 
@@ -14,7 +15,7 @@ class Trainer;
 
 struct MemoryUse {
   int64_t weights = 0;
-  int64_t packed = 0;       // copies of weights laid out for products
+  int64_t packed = 0;       // copies of weights for products: laid out for them, or in bf16
   int64_t gradients = 0;    // chains of granules, and of a tied embedding
   int64_t sums = 0;         // exact, f64; none with one granule
   int64_t moments = 0;      // of AdamW, this rank's share
@@ -34,8 +35,9 @@ struct MemoryUse {
 struct Layout {
   int ranks = 1;
   int64_t ep_size = 1;
-  int threads = 1;            // of each rank
-  int64_t element_bytes = 4;  // of activations and packed weights
+  int threads = 1;  // of each rank
+  Device device = Device::cpu;
+  int64_t element_bytes = 4;  // of activations and packed weights: 4, or on a GPU 2
 };
 
 // Of rank 0; others hold at most an expert less or a parameter block more.

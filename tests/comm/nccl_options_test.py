@@ -28,6 +28,7 @@ def main():
     shutil.copy(os.path.join(REPOSITORY, "configs/tiny.json"), "tiny.json")
     tiny.write_text()
     refused(2, "--transport nccl moves what is on GPUs; add --device cuda", "--transport", "nccl", "--ranks", "2")
+    refused(2, "--share-gpu lets ranks of --transport nccl share a GPU", "--share-gpu")
     if CUDA == "disabled":
         refused(4, "this build has no CUDA", "--transport", "nccl", "--ranks", "2", "--device", "cuda")
 

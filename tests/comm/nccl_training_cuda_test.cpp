@@ -12,8 +12,8 @@ int64_t steps() {
   return emulation::checks_accesses() ? 1 : 3;
 }
 
-std::string digest_of(const engine::Config& config, std::unique_ptr<comm::Group> world) {
-  comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), 1);
+std::string digest_of(const engine::Config& config, std::unique_ptr<comm::Group> world, int64_t ep_size = 1) {
+  comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
   engine::train::Trainer trainer(config, groups, {}, Device::cuda);
   trainer.begin_digest();
   for (int64_t step = 0; step < steps(); ++step) {
@@ -23,12 +23,12 @@ std::string digest_of(const engine::Config& config, std::unique_ptr<comm::Group>
   return trainer.digest();
 }
 
-std::string digest_on(const engine::Config& config, int ranks, emulation::Streams order) {
+std::string digest_on(const engine::Config& config, int ranks, emulation::Streams order, int64_t ep_size = 1) {
   emulation::set({.streams = order, .seed = test::fresh_seed()});
   std::string digest;
   comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> host) {
     const bool leads = host->rank() == 0;
-    const std::string own = digest_of(config, comm::make_nccl_group(std::move(host)));
+    const std::string own = digest_of(config, comm::make_nccl_group(std::move(host)), ep_size);
     if (leads) digest = own;
   });
   return digest;
@@ -48,5 +48,22 @@ TEST_CASE("nccl: training on 2 and 4 ranks gives the digest of one, whatever the
   const std::string dense = digest_of(config, comm::make_self_group());
   CHECK(dense != one);
   CHECK(digest_on(config, 2, emulation::Streams::late) == dense);
+  CHECK(emulation::take_faults().empty());
+}
+
+TEST_CASE("nccl: experts over 2, 3 and 4 ranks give the digest of one, whatever the order of streams") {
+  using emulation::Streams;
+  engine::Config config = test::tiny_config();
+  emulation::set({});
+  const std::string one = digest_of(config, comm::make_self_group());
+  CHECK(digest_on(config, 2, Streams::late, 2) == one);
+  CHECK(digest_on(config, 4, Streams::shuffled, 2) == one);
+  config.model.router.capacity_factor = 1.0, config.model.router.aux_loss_scope = "sequence";
+  config.model.router.jitter = 0.1, config.model.n_shared_experts = 1, config.parallel.overlap_chunks = 2;
+  emulation::set({});
+  const std::string special = digest_of(config, comm::make_self_group());
+  CHECK(special != one);
+  CHECK(digest_on(config, 3, Streams::shuffled, 3) == special);  // uneven experts and granules
+  CHECK(digest_on(config, 4, Streams::late, 4) == special);
   CHECK(emulation::take_faults().empty());
 }

@@ -1,5 +1,7 @@
 // Router, order of rows and permutes on a device against their CPU twins.
+#include "moe/capacity.h"
 #include "moe/expert_order.h"
+#include "moe/jitter.h"
 #include "moe/permute.h"
 #include "moe/router.h"
 #include "moe/routing_sums.h"
@@ -244,16 +246,70 @@ TEST_CASE("cuda: the routing of a pass adds up as on the CPU") {
       DeviceTensor p_d(p, {T, E}), weights_d(weights, {T, K}), lse_d(lse, {T}), entropy_d(entropy, {T});
       DeviceArray<int32_t> idx_d(idx);
       std::vector<double> there(static_cast<size_t>(ranges * width), 0.5);
-      moe::routing_sums({.sums = there.data(),
-                         .scores_TE = p_d,
-                         .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
-                         .topk_weights_TK = weights_d,
-                         .lse_T = lse_d,
-                         .entropy_T = entropy_d,
-                         .offsets = offsets.data(),
-                         .count = ranges,
-                         .divide = divide});
+      DeviceArray<double> blocks_d(std::vector<double>(static_cast<size_t>(moe::routing_blocks(a) * width), 1e9));
+      const moe::RoutingSums on_device{.sums = there.data(),
+                                       .block_sums = blocks_d.data(),
+                                       .scores_TE = p_d,
+                                       .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
+                                       .topk_weights_TK = weights_d,
+                                       .lse_T = lse_d,
+                                       .entropy_T = entropy_d,
+                                       .offsets = offsets.data(),
+                                       .count = ranges,
+                                       .divide = divide};
+      moe::routing_sums(on_device);
+      moe::add_block_sums(on_device, blocks_d.host().data());
       return {{there.begin(), there.end()}};
     });
   }
+}
+
+TEST_CASE("cuda: capacity drops what it drops on the CPU") {
+  const int64_t T = 300, E = 7, K = 3;
+  const std::vector<int64_t> offsets{0, 90, 90, 280}, capacities{31, 5, 70};  // some rows are in no granule
+  std::vector<int32_t> idx;
+  for (int64_t i = 0; i < T * K; ++i) {
+    idx.push_back(i / K % 6 == 1 ? -1 : static_cast<int32_t>(philox(test::fresh_seed(), 0)[0] % E));
+  }
+  std::vector<float> weights = fresh_values(T * K, DType::f32);
+  for (float& w : weights) w = std::round(std::fabs(w) * 16) / 16;  // some are equal
+  for (bool by_weight : {true, false}) {
+    moe::DropOverCapacity a{.topk_idx_TK = {},
+                            .topk_weights_TK = tensor(weights, {T, K}),
+                            .granules = {offsets.data(), 3, true},
+                            .capacities = capacities.data(),
+                            .num_experts = E,
+                            .by_weight = by_weight};
+    std::vector<int32_t> kept = idx;
+    std::vector<int64_t> dropped(3, -1);
+    a.topk_idx_TK = Tensor(kept.data(), DType::i32, {T, K}), a.dropped = dropped.data();
+    moe::drop_over_capacity(a);
+    REQUIRE(kept != idx);
+    test::check_parity("capacity", DType::f32, {as_floats(kept), {dropped.begin(), dropped.end()}}, [&]() -> Results {
+      DeviceTensor weights_d(weights, {T, K});
+      DeviceArray<int32_t> idx_d(idx);
+      DeviceArray<int64_t> dropped_d(std::vector<int64_t>(3, -1));
+      moe::DropOverCapacity there = a;
+      there.topk_idx_TK = Tensor(idx_d.data(), DType::i32, {T, K}, Device::cuda);
+      there.topk_weights_TK = weights_d, there.dropped = dropped_d.data();
+      moe::drop_over_capacity(there);
+      CHECK(idx_d.host() == kept);
+      const std::vector<int64_t> counts = dropped_d.host();
+      return {as_floats(idx_d.host()), {counts.begin(), counts.end()}};
+    });
+  }
+}
+
+TEST_CASE("cuda: jitter draws the factors of the CPU") {
+  const int64_t T = 33, D = 70;
+  const auto x = fresh_values(T * D, DType::f32);
+  std::vector<float> y = x;
+  moe::Jitter a{.x_TD = tensor(y, {T, D}), .key = test::fresh_seed(), .step = 5, .first_row = 11, .width = 0.3f};
+  moe::jitter(a);
+  test::check_parity("jitter", DType::f32, {y}, [&]() -> Results {
+    DeviceTensor x_d(x, {T, D});
+    a.x_TD = x_d;
+    moe::jitter(a);
+    return {x_d.host()};
+  });
 }

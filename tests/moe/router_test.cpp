@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "moe/aux_loss.h"
-#include "moe/capacity.h"
 #include "moe/expert_bias.h"
 #include "tests/support/compare.h"
 
@@ -195,24 +194,6 @@ TEST_CASE("router: the same bits on any thread and instruction set") {
     r.weights.insert(r.weights.end(), r.lse.begin(), r.lse.end());
     return r.weights;
   });
-}
-
-TEST_CASE("capacity: Megatron's size, and the largest weights or earliest tokens keep their place") {
-  CHECK(expert_capacity(1000, 8, 64, 1.25) == 157);
-  CHECK(expert_capacity(10, 2, 4, 100) == 10);
-  // four tokens, all choose expert 0 first; capacity ceil(4 * 1 / 2 * 1) = 2
-  const std::vector<float> weights{0.5f, 0.9f, 0.7f, 0.9f};
-  const int64_t offsets[2] = {0, 4}, counted = 4;
-  for (const char* policy : {"probs", "position"}) {
-    std::vector<int32_t> idx{0, 0, 0, 0};
-    int64_t dropped = -1;
-    Capacity(1.0, policy)
-        .apply(Tensor(idx.data(), DType::i32, {4, 1}), tensor(weights, {4, 1}), {offsets, 1, true}, &counted, 2,
-               &dropped);
-    CHECK(dropped == 2);
-    CHECK(idx ==
-          (std::string(policy) == "probs" ? std::vector<int32_t>{-1, 0, -1, 0} : std::vector<int32_t>{0, 0, -1, -1}));
-  }
 }
 
 TEST_CASE("expert_bias: one step of the rule from integer counts") {

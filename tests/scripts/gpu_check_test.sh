@@ -19,6 +19,7 @@ stand_in meson 'mkdir -p "$2/tests" && touch "$2/build.ninja"
   printf "#!/bin/bash\n" >"$2/tests/nccl_ranks_test"
   cat >"$2/switchyard" <<"END"
 #!/bin/bash
+[[ $1 != bench ]] || { echo "$3: 777 tokens/s, 0.1 s per step"; exit; }
 loss=2.5
 [[ $* != *"--ranks 4"* ]] || loss=${LOSS:-2.5}
 echo "{\"loss\":$loss,\"digest\":\"ab\"}"
@@ -60,12 +61,17 @@ settings=()
 run_check nccl
 expect "ranks are 1, 2 and 4, and their losses agree" \
   '[[ $code == 0 && $(grep -c "nccl [124] ranks  *ok" <<<"$output") == 3 ]] &&
-    [[ $output =~ "training on 2 ranks"\ +ok && $output =~ "training on 4 ranks"\ +ok ]]'
+    [[ $(grep -c "training on [24] ranks, ep_size [124]  *ok" <<<"$output") == 5 ]]'
 settings=(LOSS=2.6)
 run_check nccl
-expect "losses that differ are a failure" '[[ $code == 1 && $output =~ "training on 2 ranks"\ +ok && $output =~ "training on 4 ranks"\ +FAILED ]]'
+expect "losses that differ are a failure" '[[ $code == 1 && $output =~ "on 2 ranks, ep_size 2"\ +ok && $output =~ "on 4 ranks, ep_size 4"\ +FAILED ]]'
 
+echo 'print("skipped: no torch"); raise SystemExit(77)' >"$directory/repository/scripts/gpu_facts.py"
 settings=()
+run_check bench
+expect "the table has the speed of steps" '[[ $code == 0 && $(grep -c "ok  *[0-9]* s  777 tokens/s" <<<"$output") == 3 ]] &&
+  [[ $output =~ "PyTorch reach"\ +SKIP.*"no torch" ]]'
+
 run_check --emulated sanitize
 expect "the emulated device has its own checker" \
   '[[ $code == 0 && $output == *"emulated device, no GPU"* && $output =~ "access checker a_cuda_test"\ +ok ]]'

@@ -5,6 +5,7 @@
 
 #include "engine/core/cuda_check.h"
 #include "engine/core/device_algorithms.h"
+#include "engine/core/readback.h"
 #include "tests/support/device.h"
 
 using namespace engine;
@@ -30,6 +31,30 @@ TEST_CASE("cuda: copy_to_host waits, for pinned memory too") {
   copy_to_host(pinned, Tensor(memory).data, 20000);
   CHECK(std::memcmp(pinned, sent.data(), 20000) == 0);
   CUDA_CHECK(cudaFreeHost(pinned));
+}
+
+TEST_CASE("cuda: what ops leave for the host comes with one wait, and later in one piece") {
+  Readback readback(Device::cuda);
+  const auto round = [&](int64_t count) {
+    auto* first = readback.place<int32_t>(3);
+    auto* second = readback.place<double>(count);
+    const std::vector<int32_t> numbers{1, 2, static_cast<int32_t>(count)};
+    const std::vector<double> sums(static_cast<size_t>(count), static_cast<double>(count) / 2);
+    copy_to_device(first, numbers.data(), 12);
+    copy_to_device(second, sums.data(), count * 8);
+    const int64_t before = device_waits().count;
+    readback.fetch();
+    const auto [one, other] = std::pair(readback.host(first), readback.host(second));
+    CHECK(std::vector<int32_t>(one, one + 3) == numbers);
+    CHECK(std::vector<double>(other, other + count) == sums);
+    return device_waits().count - before;
+  };
+  CHECK(round(1000) == 2);  // nobody knew how much there is
+  for (int64_t count : {1000, 10, 999}) CHECK(round(count) == 1);
+  round(5000);
+  CHECK(round(5000) == 1);
+  int32_t elsewhere = 0;
+  CHECK_THROWS(readback.host(&elsewhere));
 }
 
 TEST_CASE("cuda: memory that is not there is an error of the environment") {

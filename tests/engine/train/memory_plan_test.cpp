@@ -94,6 +94,20 @@ TEST_CASE("memory_plan: a model far larger than this machine is planned") {
   CHECK(planned.sums == 2 * planned.weights);
 }
 
+TEST_CASE("memory_plan: GPUs are planned on a machine without one") {
+  const Config config = test::tiny_config();
+  const MemoryUse here = engine::train::plan_memory(config, {.ranks = 4, .ep_size = 2});
+  const MemoryUse full = engine::train::plan_memory(config, {.ranks = 4, .ep_size = 2, .device = engine::Device::cuda});
+  const MemoryUse half = engine::train::plan_memory(
+      config, {.ranks = 4, .ep_size = 2, .device = engine::Device::cuda, .element_bytes = 2});
+  CHECK(full.packed == 0);
+  CHECK(half.packed == half.weights / 2);
+  CHECK(full.weights == here.weights);
+  CHECK(full.expert_rows == here.expert_rows);
+  CHECK(half.expert_rows < here.expert_rows);
+  CHECK(half.activations < full.activations);
+}
+
 TEST_CASE("buffer: planned memory has an address and a size") {
   char* address = nullptr;
   {

@@ -6,6 +6,7 @@
 
 #include "engine/core/transfer.h"
 #include "engine/train/evaluate.h"
+#include "engine/train/memory_plan.h"
 #include "engine/train/trainer_checkpoint.h"
 #include "tests/support/device.h"
 #include "tests/support/temporary_directory.h"
@@ -170,6 +171,43 @@ TEST_CASE("cuda: training runs free to the CPU's loss, twice to the same bits, a
       MESSAGE("after " << some_steps << " steps, passes of another size change the loss by " << loss / loss_then - 1);
       CHECK(loss == doctest::Approx(loss_then).epsilon(1e-5));
     }
+  }
+}
+
+TEST_CASE("cuda: the host waits once for each layer with experts and pass, whatever it records and drops") {
+  const auto waits_of_a_step = [](int64_t layers) {
+    Config config = tiny_config();
+    config.model.num_hidden_layers = layers, config.train.micro_batch = 4;
+    config.model.router.capacity_factor = 1.0, config.model.router.aux_loss_scope = "sequence";
+    config.model.router.jitter = 0.1;
+    Run run(config, Device::cuda);
+    run.step();
+    const int64_t before = device_waits().count;
+    run.step();
+    return device_waits().count - before;
+  };
+  const int64_t passes = 16 / 4;
+  CHECK(waits_of_a_step(3) - waits_of_a_step(2) == passes);
+}
+
+TEST_CASE("cuda: a trainer takes the memory that was planned") {
+  for (const char* precision : {"fp32", "bf16"}) {
+    INFO(precision);
+    Config config = tiny_config();
+    config.train.precision = precision;
+    config.model.router.force = "uniform";  // rows beyond an even load would make room for themselves
+    Run run(config, Device::cuda);
+    run.step();
+    const train::MemoryUse use = train::memory_in_use(run.trainer);
+    const train::MemoryUse planned =
+        train::plan_memory(config, {.device = Device::cuda, .element_bytes = config.train.precision == "bf16" ? 2 : 4});
+    CHECK(planned.weights == use.weights);
+    CHECK(planned.packed == use.packed);
+    CHECK(planned.gradients == use.gradients);
+    CHECK(planned.sums == use.sums);
+    CHECK(planned.moments == use.moments);
+    CHECK(planned.activations == use.activations);
+    CHECK(planned.expert_rows == use.expert_rows);
   }
 }
 

@@ -1,0 +1,44 @@
+#include "engine/core/readback.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace engine {
+
+char* Readback::place_bytes(int64_t bytes) {
+  constexpr int64_t kAlign = 64;
+  bytes = (bytes + kAlign - 1) / kAlign * kAlign;
+  int64_t room = bytes;
+  if (fetched_) {
+    int64_t used = 0;
+    for (Part& part : parts_) used += std::exchange(part.used, 0);
+    if (parts_.size() > 1) {
+      parts_.clear();
+      room = std::max(bytes, used);
+    }
+    fetched_ = false;
+  }
+  if (parts_.empty() || parts_.back().used + bytes > parts_.back().there.bytes()) {
+    Part part{.there = Buffer(room, device_), .here = device_ == Device::cpu ? Buffer() : Buffer(room)};
+    parts_.push_back(std::move(part));
+  }
+  Part& part = parts_.back();
+  return part.there.data() + std::exchange(part.used, part.used + bytes);
+}
+
+void Readback::fetch() {
+  fetched_ = true;
+  if (device_ == Device::cpu) return;
+  for (Part& part : parts_) copy_to_host(part.here.data(), part.there.data(), part.used);
+}
+
+const char* Readback::host_bytes(const char* there) const {
+  if (device_ == Device::cpu) return there;
+  for (const Part& part : parts_) {
+    const int64_t offset = there - part.there.data();
+    if (offset >= 0 && offset < part.used) return part.here.data() + offset;
+  }
+  check_failed(__FILE__, __LINE__, "host", "read back what was not placed");
+}
+
+}  // namespace engine

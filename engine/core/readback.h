@@ -1,0 +1,44 @@
+// Readback: numbers that ops leave on a device for the host, fetched together: one copy and one wait, however many ops.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/core/buffer.h"
+#include "engine/core/device.h"
+#include "engine/core/error.h"
+
+namespace engine {
+
+class Readback {
+ public:
+  explicit Readback(Device device) : device_(device) {}
+
+  // Where an op writes `count` numbers, on the device; on the CPU the host's own memory. The first call after fetch()
+  // forgets what was there.
+  template <class T>
+  T* place(int64_t count) {
+    return reinterpret_cast<T*>(place_bytes(count * static_cast<int64_t>(sizeof(T))));
+  }
+  // On a GPU waits for the stream.
+  void fetch();
+  // Of place(), after fetch(): the numbers in host memory, until the next place().
+  template <class T>
+  const T* host(const T* there) const {
+    return reinterpret_cast<const T*>(host_bytes(reinterpret_cast<const char*>(there)));
+  }
+
+ private:
+  struct Part {
+    Buffer there, here;
+    int64_t used = 0;
+  };
+  char* place_bytes(int64_t bytes);
+  const char* host_bytes(const char* there) const;
+
+  Device device_;
+  std::vector<Part> parts_;  // one, once it is known how much there is
+  bool fetched_ = false;
+};
+
+}  // namespace engine
