@@ -120,7 +120,7 @@ void add_gpu(std::vector<Check>& checks) {
   const int devices = device_count();
   checks.push_back({"cuda", "ok",
                     str(devices, devices == 1 ? " device: " : " devices, the first: ", device_name(),
-                        "; the driver knows ", "CUDA ", device_driver()),
+                        "; the driver knows CUDA ", device_driver()),
                     ""});
   checks.push_back(library("nccl", comm::nccl_library(), "needed for several GPUs",
                            "install libnccl-dev and build it again with -Dcuda=enabled -Dnccl=enabled"));
