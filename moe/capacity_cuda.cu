@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/core/cuda_launch.cuh"
+#include "engine/core/cuda_search.cuh"
 #include "engine/core/device_algorithms.h"
 #include "moe/capacity.h"
 
@@ -12,6 +12,7 @@ namespace {
 
 using engine::blocks_for;
 using engine::device_stream;
+using engine::first_not_below;
 using engine::global_thread;
 using engine::launch;
 
@@ -47,35 +48,21 @@ __global__ void bucket_keys_kernel(int32_t* keys, const int32_t* choices, const 
                                                                    : g * granules.experts + expert);
 }
 
-// The first of the sorted keys that is not below `key`.
-__device__ int64_t begin_of(const int32_t* keys, int64_t count, int64_t key) {
-  int64_t begin = 0, end = count;
-  while (begin < end) {
-    const int64_t middle = (begin + end) / 2;
-    if (keys[middle] < key) {
-      begin = middle + 1;
-    } else {
-      end = middle;
-    }
-  }
-  return begin;
-}
-
 __global__ void drop_kernel(int32_t* idx, const int32_t* keys, const int32_t* choices, Granules granules,
                             int64_t count) {
   const int64_t n = global_thread();
   if (n >= count || keys[n] == granules.count * granules.experts) return;
   const int64_t g = keys[n] / granules.experts;
-  if (n - begin_of(keys, count, keys[n]) >= granules.capacities[g]) idx[choices[n]] = -1;
+  if (n - first_not_below(keys, 0, count, keys[n]) >= granules.capacities[g]) idx[choices[n]] = -1;
 }
 
 // A thread for each granule.
 __global__ void dropped_kernel(int64_t* dropped, const int32_t* keys, Granules granules, int64_t count) {
   const int64_t g = global_thread();
   if (g >= granules.count) return;
-  int64_t total = 0, begin = begin_of(keys, count, g * granules.experts);
+  int64_t total = 0, begin = first_not_below(keys, 0, count, g * granules.experts);
   for (int64_t e = 0; e < granules.experts; ++e) {
-    const int64_t end = begin_of(keys, count, g * granules.experts + e + 1);
+    const int64_t end = first_not_below(keys, 0, count, g * granules.experts + e + 1);
     const int64_t excess = end - begin - granules.capacities[g];
     total += excess > 0 ? excess : 0;
     begin = end;

@@ -1,4 +1,4 @@
-#include "engine/core/cuda_launch.cuh"
+#include "engine/core/cuda_search.cuh"
 #include "engine/core/device_algorithms.h"
 #include "moe/expert_order.h"
 
@@ -7,6 +7,7 @@ namespace {
 
 using engine::blocks_for;
 using engine::device_stream;
+using engine::first_not_below;
 using engine::global_thread;
 using engine::launch;
 
@@ -35,16 +36,7 @@ __global__ void rows_kernel(int32_t* tokens, int32_t* slots, int32_t* rows, cons
 __global__ void offsets_kernel(int64_t* offsets, const int32_t* sorted_keys, int64_t count, int64_t experts) {
   const int64_t e = global_thread();
   if (e > experts) return;
-  int64_t begin = 0, end = count;
-  while (begin < end) {
-    const int64_t middle = (begin + end) / 2;
-    if (sorted_keys[middle] < e) {
-      begin = middle + 1;
-    } else {
-      end = middle;
-    }
-  }
-  offsets[e] = begin;
+  offsets[e] = first_not_below(sorted_keys, 0, count, e);
 }
 
 // A thread for each expert and granule: binary search in the expert's tokens.
@@ -53,17 +45,8 @@ __global__ void starts_kernel(int64_t* starts, const int32_t* tokens, const int6
   const int64_t i = global_thread();
   if (i >= count) return;
   const int64_t e = i / (num_granules + 1), g = i % (num_granules + 1);
-  int64_t begin = offsets[e], end = offsets[e + 1];
-  if (g == num_granules) begin = end;
-  while (begin < end) {
-    const int64_t middle = (begin + end) / 2;
-    if (tokens[middle] < granules[g]) {
-      begin = middle + 1;
-    } else {
-      end = middle;
-    }
-  }
-  starts[i] = begin;
+  const int64_t begin = offsets[e], end = offsets[e + 1];
+  starts[i] = g == num_granules ? end : first_not_below(tokens, begin, end, granules[g]);
 }
 
 }  // namespace

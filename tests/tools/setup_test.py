@@ -72,7 +72,7 @@ def doctor_lines(code=0, **options):
     text = re.sub(r"[\d.]+ [kMGT]?B (available|free)", r"# \1", text)
     if os.path.exists("/dev/nvidia0"):
         print("skipped: this machine has a GPU, so doctor cannot say that it has none")
-        text = re.sub("(?m)^.*  cuda  .*$", WITHOUT_TOOLS.splitlines()[-1], text)
+        text = re.sub("(?m)^.*  (nccl|cudnn)  .*\n", "", re.sub("(?m)^.*  cuda  .*$", WITHOUT_TOOLS.splitlines()[-1], text))
     return text.replace(os.path.realpath(options.get("cwd", ".")), "HERE")
 
 
@@ -91,7 +91,8 @@ def small_disk(size):
 def test_doctor():
     checks = json.loads(run("doctor", "--json").stdout)
     names = [check["name"] for check in checks["checks"]]
-    assert names == ["cores", "cpu", "memory", "disk", "compiler", "meson", "mpi", "cuda"], names
+    assert names[:8] == ["cores", "cpu", "memory", "disk", "compiler", "meson", "mpi", "cuda"], names
+    assert names[8:] == (["nccl", "cudnn"] if checks["checks"][7]["status"] == "ok" else []), names
     assert checks["ok"] and checks["checks"][0]["what"].startswith(f"{len(os.sched_getaffinity(0))} processor"), checks
     lines = run("doctor").stdout.splitlines()
     assert len(lines) == len(names) and all(line.split()[1] == name for line, name in zip(lines, names)), lines

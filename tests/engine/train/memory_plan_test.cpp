@@ -7,6 +7,7 @@
 #include "engine/core/buffer.h"
 #include "engine/train/trainer.h"
 #include "tests/support/compare.h"
+#include "tests/support/memory_use.h"
 #include "tests/support/tiny_run.h"
 
 using engine::Config;
@@ -31,14 +32,7 @@ MemoryUse taken(const Config& config, const Layout& layout) {
 }
 
 void check_same(const Config& config, const Layout& layout) {
-  const MemoryUse planned = engine::train::plan_memory(config, layout), use = taken(config, layout);
-  CHECK(planned.weights == use.weights);
-  CHECK(planned.packed == use.packed);
-  CHECK(planned.gradients == use.gradients);
-  CHECK(planned.sums == use.sums);
-  CHECK(planned.moments == use.moments);
-  CHECK(planned.activations == use.activations);
-  CHECK(planned.expert_rows == use.expert_rows);
+  test::check_same_memory(engine::train::plan_memory(config, layout), taken(config, layout));
 }
 
 }  // namespace
