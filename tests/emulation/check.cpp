@@ -35,24 +35,58 @@ struct Cell {
 };
 static_assert(sizeof(Cell) == 32);
 
-Cell* reserve_cells(size_t count) {
+template <typename T>
+T* reserve_array(size_t count) {
   void* p =
-      mmap(nullptr, count * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) {
     std::perror("emulation: memory of the access checker");
     std::abort();
   }
-  return static_cast<Cell*>(p);
+  return static_cast<T*>(p);
 }
 
+// Bytes whose cells are usually alike: then `all` is the cell of each, and those of the bytes take no memory.
+struct Page {
+  static constexpr size_t kBytes = 4096;
+  Cell all;
+  bool expanded;
+};
+
+struct Cells {
+  Range memory;
+  size_t page_count = (memory.bytes + Page::kBytes - 1) / Page::kBytes;
+  Cell* cells = reserve_array<Cell>(page_count * Page::kBytes);
+  Page* pages = reserve_array<Page>(page_count);
+
+  // Calls apply(cell) for every byte, or once for a page that is alike and taken whole. All bytes equal afterwards if
+  // `same`. Stops when apply returns false.
+  template <typename Apply>
+  void each(const void* p, size_t bytes, bool same, Apply apply) {
+    size_t at = static_cast<size_t>(static_cast<const char*>(p) - memory.begin);
+    for (const size_t end = at + bytes; at < end;) {
+      Page& page = pages[at / Page::kBytes];
+      const size_t page_begin = at / Page::kBytes * Page::kBytes, page_end = page_begin + Page::kBytes;
+      const bool whole = at == page_begin && page_end <= end;
+      if (whole && !page.expanded) {
+        if (!apply(page.all)) return;
+        at = page_end;
+        continue;
+      }
+      if (!page.expanded) std::fill_n(cells + page_begin, Page::kBytes, page.all), page.expanded = true;
+      for (const size_t stop = std::min(end, page_end); at < stop; ++at) {
+        if (!apply(cells[at])) return;
+      }
+      if (whole && same) page = {cells[page_begin], false};
+    }
+  }
+};
+
 // Null: neither device nor shared memory, but a stack or an argument.
-Cell* cell_of(const void* p) {
-  static const Range device = device_memory(), shared = shared_memory();
-  static Cell* const device_cells = reserve_cells(device.bytes);
-  static Cell* const shared_cells = reserve_cells(shared.bytes);
-  const auto* c = static_cast<const char*>(p);
-  if (device.holds(p)) return device_cells + (c - device.begin);
-  return shared.holds(p) ? shared_cells + (c - shared.begin) : nullptr;
+Cells* cells_of(const void* p) {
+  static Cells device{device_memory()}, shared{shared_memory()};
+  if (device.memory.holds(p)) return &device;
+  return shared.memory.holds(p) ? &shared : nullptr;
 }
 
 // File and line of an instruction; the debug information knows them.
@@ -108,23 +142,24 @@ uint16_t merged_readers(const Access& read, const Access& now) {
 enum class Kind { read, write, atomic };
 
 void access(const void* p, size_t bytes, Kind kind, const Where& now, void* caller) {
-  Cell* cell = cell_of(p);
-  if (cell == nullptr) return;
+  Cells* cells = cells_of(p);
+  if (cells == nullptr) return;
   const bool write = kind != Kind::read;
-  for (Cell* end = cell + bytes; cell != end; ++cell) {
-    if ((cell->write.flags & kAllocated) == 0) {
-      return report(write ? "write outside of any allocation" : "read outside of any allocation", p, caller);
+  cells->each(p, bytes, write, [&](Cell& cell) {
+    if ((cell.write.flags & kAllocated) == 0) {
+      report(write ? "write outside of any allocation" : "read outside of any allocation", p, caller);
+      return false;
     }
-    if (kind != Kind::write && (cell->write.flags & kWritten) == 0) {
+    if (kind != Kind::write && (cell.write.flags & kWritten) == 0) {
       report("read of memory that was never written", p, caller);
     }
-    const bool both_atomic = kind == Kind::atomic && (cell->write.flags & kAtomic) != 0;
-    if (!both_atomic && !in_order(cell->write, now)) {
-      const char* scope = cell->write.operation == now.operation ? "race: " : "race between streams: ";
+    const bool both_atomic = kind == Kind::atomic && (cell.write.flags & kAtomic) != 0;
+    if (!both_atomic && !in_order(cell.write, now)) {
+      const char* scope = cell.write.operation == now.operation ? "race: " : "race between streams: ";
       report(scope + std::string(write ? "write after write" : "read after write"), p, caller);
     }
-    if (write && cell->read.operation != 0 && !in_order(cell->read, now)) {
-      const char* scope = cell->read.operation == now.operation ? "race: " : "race between streams: ";
+    if (write && cell.read.operation != 0 && !in_order(cell.read, now)) {
+      const char* scope = cell.read.operation == now.operation ? "race: " : "race between streams: ";
       report(scope + std::string("write after read"), p, caller);
     }
     Access made{now.operation,
@@ -135,17 +170,22 @@ void access(const void* p, size_t bytes, Kind kind, const Where& now, void* call
                 0};
     if (write) {
       made.flags = static_cast<uint16_t>(kAllocated | kWritten | (kind == Kind::atomic ? kAtomic : 0));
-      *cell = {made, {}};
+      cell = {made, {}};
     } else {
-      made.flags = merged_readers(cell->read, made);
-      cell->read = made;
+      made.flags = merged_readers(cell.read, made);
+      cell.read = made;
     }
-  }
+    return true;
+  });
 }
 
 void mark(const void* p, size_t bytes, uint16_t flags) {
-  Cell* cell = cell_of(p);
-  for (size_t i = 0; i < bytes; ++i) cell[i] = {{0, 0, 0, 0, 0, flags}, {}};
+  Cells* cells = cells_of(p);
+  if (cells == nullptr) return;
+  cells->each(p, bytes, true, [flags](Cell& cell) {
+    cell = {{0, 0, 0, 0, 0, flags}, {}};
+    return true;
+  });
 }
 
 struct Checker : Observer {

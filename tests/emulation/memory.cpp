@@ -1,4 +1,5 @@
-// Memory of the emulated device: one reservation of addresses, protected while no operation runs.
+// Memory of the emulated device: one reservation of addresses, protected while no operation runs. Where the processor
+// has protection keys (pkeys(7)) that costs an instruction, else a walk through the pages.
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,7 +21,8 @@ constexpr size_t kReserved = size_t{1} << 30, kAlignment = 256, kGap = 512;
 std::recursive_mutex memory;
 char* arena = nullptr;
 char* arena_end = nullptr;  // of what was ever used, in pages
-int open_accesses = 0;
+int open_accesses = 0, protection_key = -1;
+thread_local int own_accesses = 0;
 std::map<char*, size_t> allocations, pinned;
 
 size_t round_up(size_t n, size_t multiple) {
@@ -56,6 +58,11 @@ void reserve() {
     std::abort();
   }
   arena = arena_end = static_cast<char*>(p);
+  protection_key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+  if (protection_key >= 0 && pkey_mprotect(p, kReserved, PROT_READ | PROT_WRITE, protection_key) != 0) {
+    pkey_free(protection_key);
+    protection_key = -1;
+  }
 }
 
 void protect(int how) {
@@ -83,12 +90,14 @@ void check_range(const void* p, size_t bytes) {
 
 DeviceAccess::DeviceAccess() {
   std::lock_guard lock(memory);
-  if (open_accesses++ == 0) protect(PROT_READ | PROT_WRITE);
+  if (protection_key >= 0 && own_accesses++ == 0) pkey_set(protection_key, 0);
+  if (open_accesses++ == 0 && protection_key < 0) protect(PROT_READ | PROT_WRITE);
 }
 DeviceAccess::~DeviceAccess() {
   std::lock_guard lock(memory);
+  if (protection_key >= 0 && --own_accesses == 0) pkey_set(protection_key, PKEY_DISABLE_ACCESS);
   if (--open_accesses > 0) return;
-  protect(PROT_NONE);
+  if (protection_key < 0) protect(PROT_NONE);
   watch_host_accesses();
 }
 
@@ -143,7 +152,9 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (end > emulation::kReserved) return cudaErrorMemoryAllocation;
   emulation::allocations[at] = bytes;
   emulation::arena_end = std::max(emulation::arena_end, emulation::arena + emulation::round_up(end, 4096));
-  if (emulation::open_accesses > 0) emulation::protect(PROT_READ | PROT_WRITE);  // another rank runs
+  if (emulation::open_accesses > 0 && emulation::protection_key < 0) {  // another rank runs
+    emulation::protect(PROT_READ | PROT_WRITE);
+  }
   emulation::DeviceAccess access;
   std::memset(at, 0xff, bytes);  // not a number, -1
   if (emulation::observer != nullptr) emulation::observer->memory_begins(at, bytes);
