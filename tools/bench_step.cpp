@@ -1,4 +1,6 @@
 // switchyard bench step CONFIG: how fast a training step is, and how near to the limit of the machine.
+#include <malloc.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -14,6 +16,7 @@
 #include "engine/config/units.h"
 #include "engine/core/available_memory.h"
 #include "engine/core/device.h"
+#include "engine/core/planning.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
 #include "engine/core/transfer.h"
@@ -43,9 +46,9 @@ struct Measured {
          peak_gflops = 0;  // median step; peak of one rank's threads, or of a product on the GPU, times ranks
   std::vector<Profiler::Phase> phases;  // seconds per step
   double loss = 0;
-  int64_t memory = 0;            // that all ranks took
-  double imbalance = 0;          // of the last step's load
-  double waits = 0, waited = 0;  // of the host for the GPU: times and seconds per step
+  int64_t memory = 0, resident = 0;  // that all ranks took: in buffers and on the heap, and in pages of the machine
+  double imbalance = 0;              // of the last step's load
+  double waits = 0, waited = 0;      // of the host for the GPU: times and seconds per step
 };
 
 // The load of the busiest expert over the mean of its layer, in the layer where that is largest.
@@ -57,6 +60,12 @@ double imbalance_of(const std::vector<int64_t>& tokens_per_expert, int64_t exper
     if (total > 0) largest = std::max(largest, static_cast<double>(std::ranges::max(layer) * experts) / total);
   }
   return largest;
+}
+
+// What is taken from malloc, in all threads.
+int64_t heap_bytes() {
+  const struct mallinfo2 heap = mallinfo2();
+  return static_cast<int64_t>(heap.uordblks + heap.hblkhd);
 }
 
 // The rate of a large product on the GPU, on random numbers.
@@ -97,6 +106,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
       if (device == Device::cuda) waits_before = device_waits();
     }
     if (step >= 2) peaks.push_back(device == Device::cuda ? peak : ops::measure_fma_peak_gflops());
+    groups.world->barrier();  // else a step begins with a wait for those who still measure
     const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
     if (step >= 2) seconds.push_back(r.seconds);
     result.loss = r.loss;
@@ -110,6 +120,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
     trainer.model().profiler().wait_for_device();
     for (int64_t step = 0; step < options.steps; ++step) trainer.train_step(step * config.sequences_per_step(), read);
   }
+  if (device == Device::cpu && groups.world->rank() == 0) result.memory = heap_bytes();
   result.imbalance = imbalance_of(trainer.tokens_per_expert(), config.model.num_experts);
   std::sort(seconds.begin(), seconds.end());
   std::sort(peaks.begin(), peaks.end());
@@ -129,13 +140,16 @@ int run(const Options& options) {
   }
   const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
   Measured m;
-  const int64_t memory_before = resident_memory();
+  const int64_t resident_before = resident_memory(), memory_before = buffer_bytes().now + heap_bytes();
   comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<comm::Group> world) {
     comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep_size);
     Measured mine = measure(config, options, groups);
     if (groups.world->rank() == 0) m = mine;
   });
-  if (options.device == "cpu") m.memory = peak_resident_memory() - memory_before;
+  if (options.device == "cpu") {
+    m.memory = m.memory + buffer_bytes().most - memory_before;
+    m.resident = peak_resident_memory() - resident_before;
+  }
   const double tokens = static_cast<double>(config.batch_tokens());
   const double model_flops = 3 * forward_flops_per_token(config.model, config.train.seq_len) * tokens;
   // executed beside the model's: attention's backward computes the scores again
@@ -153,6 +167,7 @@ int run(const Options& options) {
                                          {"peak_gflops", m.peak_gflops},
                                          {"fraction_of_peak", fraction},
                                          {"memory_bytes", m.memory},
+                                         {"resident_bytes", m.resident},
                                          {"imbalance", m.imbalance},
                                          {"host_waits", m.waits},
                                          {"host_waited_seconds", m.waited},
@@ -179,7 +194,10 @@ int run(const Options& options) {
     std::printf("the host waits for the GPU %.0f times a step, %.2f ms in all\n", m.waits, m.waited * 1e3);
   }
   if (m.imbalance > 0) std::printf("the busiest expert has %.2f times the mean of its layer\n", m.imbalance);
-  std::printf("%s of memory in all; `switchyard plan` tells for what\n\n", print_bytes(m.memory).c_str());
+  const std::string resident =
+      m.resident > 0 ? ", " + print_bytes(m.resident) + " resident with program and stacks" : "";
+  std::printf("%s of memory in all%s; `switchyard plan` tells for what\n\n", print_bytes(m.memory).c_str(),
+              resident.c_str());
   std::printf("%-20s %9s %7s   of rank 0; \"ffn\" holds router, dispatch and experts\n", "phase", "ms", "share");
   for (const Profiler::Phase& phase : m.phases) {
     std::printf("%-20s %9.2f %6.1f%%\n", phase.name, phase.seconds * 1e3, 100 * phase.seconds / m.seconds);

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <utility>
 
 #include "engine/core/device.h"
@@ -12,8 +13,19 @@ namespace engine {
 namespace {
 
 thread_local bool planning = false;
+std::atomic<int64_t> bytes_now = 0, bytes_most = 0;
+
+void count_bytes(int64_t change) {
+  const int64_t now = bytes_now += change;
+  for (int64_t most = bytes_most; now > most && !bytes_most.compare_exchange_weak(most, now);) {
+  }
+}
 
 }  // namespace
+
+BufferBytes buffer_bytes() {
+  return {bytes_now, bytes_most};
+}
 
 bool is_planning() {
   return planning;
@@ -42,6 +54,7 @@ Buffer::Buffer(int64_t bytes, Device device) : bytes_(bytes), device_(device), p
   madvise(memory, static_cast<size_t>(bytes),
           MADV_HUGEPAGE);  // worth 25 to 40 % of streaming bandwidth; may be refused
   data_ = static_cast<char*>(memory);
+  if (!planned_) count_bytes(bytes);
 }
 
 Buffer::~Buffer() {
@@ -50,6 +63,7 @@ Buffer::~Buffer() {
     device_free(data_);
   } else {
     munmap(data_, static_cast<size_t>(bytes_));
+    if (!planned_) count_bytes(-bytes_);
   }
 }
 

@@ -37,6 +37,7 @@ void add_exchange_ops(StepOpList& list) {
   if (s.layout.ep_size == 1 || s.moe_layers == 0) return;
   const double calls = s.moe_layers * static_cast<double>(s.passes);
   const int64_t D = s.model.hidden_size, K = s.model.num_experts_per_tok, pairs = s.T * K;
+  add_all_to_all(list, "exchange of counts", s.layout.ep_size, 4, calls);
   add_permute(list, "permute to send", s.N, s.T, 2 * calls);
   add_all_to_all(list, "exchange of tokens", s.N, D, 2 * calls);           // and of dy
   add_all_to_all(list, "exchange of routing weights", s.N, K, 2 * calls);  // and of their gradients

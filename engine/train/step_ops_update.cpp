@@ -77,31 +77,52 @@ void add_small_sums(StepOpList& list, const std::string& name, const char* phase
            });
 }
 
-// Exact sums are scattered over the ranks that hold a weight, new weights gathered from them.
-void add_reduction(StepOpList& list, const std::string& what, int64_t elements, int64_t ranks, Limit limit) {
-  if (ranks == 1 || elements == 0) return;
-  const int64_t n = std::min<int64_t>(elements, 1 << 24) / ranks * ranks;
-  const double calls = static_cast<double>(elements) / static_cast<double>(n);
-  const double others = static_cast<double>(n) * static_cast<double>(ranks - 1) / static_cast<double>(ranks);
-  std::vector<int64_t> begins;
-  for (int64_t r = 0; r <= ranks; ++r) begins.push_back(n / ranks * r);
-  auto group_of = [limit](comm::ParallelGroups& groups) {
-    return limit == Limit::link_world ? groups.world.get() : groups.expert_dp.get();
-  };
-  list.add({.name = "reduce_scatter, " + what, .phase = kReduce, .limit = limit, .calls = calls, .bytes = 8 * others},
-           [=](Operands& o, comm::ParallelGroups& groups) {
-             comm::Group* group = group_of(groups);
-             double* sums = o.gradient({n}).sum;
-             const Tensor out(sums + begins[static_cast<size_t>(group->rank())], DType::f64, {n / ranks});
-             return [=] { group->reduce_scatter_sum(out, ConstTensor(sums, DType::f64, {n}), begins).wait(); };
-           });
-  list.add({.name = "all_gather, " + what, .phase = kOptimizer, .limit = limit, .calls = calls, .bytes = 4 * others},
-           [=](Operands& o, comm::ParallelGroups& groups) {
-             comm::Group* group = group_of(groups);
-             const Tensor weights = o.f32({n});
-             return [=] { group->all_gather_v(weights, begins).wait(); };
-           });
+comm::Group* group_of(Limit limit, comm::ParallelGroups& groups) {
+  return limit == Limit::link_world ? groups.world.get() : groups.expert_dp.get();
 }
+
+// Exact sums are scattered over the ranks that hold a weight; when they have updated it, it is gathered from them.
+class Reduction {
+ public:
+  Reduction(StepOpList& list, std::string what, int64_t elements, int64_t ranks, Limit limit)
+      : list_(list), what_(std::move(what)), limit_(limit) {
+    if (ranks == 1 || elements == 0) return;
+    n_ = std::min<int64_t>(elements, 1 << 24) / ranks * ranks;
+    calls_ = static_cast<double>(elements) / static_cast<double>(n_);
+    others_ = static_cast<double>(n_) * static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+    for (int64_t r = 0; r <= ranks; ++r) begins_.push_back(n_ / ranks * r);
+  }
+
+  void add_scatter() {
+    list_.add(
+        {.name = "reduce_scatter, " + what_, .phase = kReduce, .limit = limit_, .calls = calls_, .bytes = 8 * others_},
+        [n = n_, begins = begins_, limit = limit_](Operands& o, comm::ParallelGroups& groups) {
+          comm::Group* group = group_of(limit, groups);
+          const size_t rank = static_cast<size_t>(group->rank());
+          double* sums = o.gradient({n}).sum;
+          const Tensor out(sums + begins[rank], DType::f64, {begins[rank + 1] - begins[rank]});
+          return [=] { group->reduce_scatter_sum(out, ConstTensor(sums, DType::f64, {n}), begins).wait(); };
+        });
+  }
+
+  void add_gather() {
+    list_.add(
+        {.name = "all_gather, " + what_, .phase = kOptimizer, .limit = limit_, .calls = calls_, .bytes = 4 * others_},
+        [n = n_, begins = begins_, limit = limit_](Operands& o, comm::ParallelGroups& groups) {
+          comm::Group* group = group_of(limit, groups);
+          const Tensor weights = o.f32({n});
+          return [=] { group->all_gather_v(weights, begins).wait(); };
+        });
+  }
+
+ private:
+  StepOpList& list_;
+  std::string what_;
+  Limit limit_;
+  int64_t n_ = 0;  // elements of one call
+  double calls_ = 0, others_ = 0;
+  std::vector<int64_t> begins_;
+};
 
 }  // namespace
 
@@ -110,10 +131,10 @@ void add_update_ops(StepOpList& list, const Config& config) {
   const int64_t ranks = s.layout.ranks, replicas = ranks / s.layout.ep_size;
   const bool has_sums = config.train.granules > 1;
   list.begin_full_precision();
-  if (has_sums) {
-    add_reduction(list, "dense", s.dense, ranks, Limit::link_world);
-    add_reduction(list, "experts", s.expert, replicas, Limit::link_expert_dp);
-  }
+  Reduction dense(list, "dense", s.dense, has_sums ? ranks : 1, Limit::link_world);
+  Reduction experts(list, "experts", s.expert, has_sums ? replicas : 1, Limit::link_expert_dp);
+  dense.add_scatter();
+  experts.add_scatter();
   add_sweeps(list, "dense", s.dense, s.dense / ranks, has_sums);
   add_sweeps(list, "experts", s.expert, s.expert / replicas, has_sums);
   const double layers = s.attention_layers;
@@ -121,6 +142,8 @@ void add_update_ops(StepOpList& list, const Config& config) {
   add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks));
   add_slices(list, "experts", s.expert / replicas,
              3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas));
+  dense.add_gather();
+  experts.add_gather();
   if (ranks == 1) return;
   // losses, norms and bounds; then what the MoE layers counted and added up
   add_small_sums(list, "sums of scalars", kReduce, s.dense / 4096 + s.expert / 4096 + s.G, 3);

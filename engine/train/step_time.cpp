@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <span>
 
 #include "comm/thread_group.h"
 #include "engine/core/available_memory.h"
@@ -45,27 +47,81 @@ double agree(double value, comm::Group& world) {
   return value;
 }
 
-// Seconds of a call, all ranks at once.
-double time_op(const StepOp& op, comm::ParallelGroups& groups, double seconds) {
-  comm::Group& world = *groups.world;
-  const StepOp::Run run = op.prepare(groups);
-  run();
-  world.barrier();
-  double start = monotonic_seconds();
-  run();
-  const double one = agree(monotonic_seconds() - start, world);
-  constexpr int kBatches = 5;
-  const int64_t calls = std::clamp<int64_t>(static_cast<int64_t>(seconds / kBatches / one), 1, 1000);
-  std::vector<double> times;
-  for (int batch = 0; batch < (calls == 1 && one > seconds ? 1 : kBatches); ++batch) {
-    world.barrier();
-    start = monotonic_seconds();
-    for (int64_t i = 0; i < calls; ++i) run();
-    double mine = (monotonic_seconds() - start) / static_cast<double>(calls);
-    world.all_reduce_sum(Tensor(&mine, DType::f64, {1})).wait();
-    times.push_back(mine / static_cast<double>(world.size()));
+// Ops that share a round: as many as have memory for their operands at once.
+std::vector<std::span<const StepOp>> rounds_of(const std::vector<StepOp>& ops) {
+  constexpr double kMostBytes = 256 << 20;
+  std::vector<std::span<const StepOp>> rounds;
+  double bytes = 0;
+  for (const StepOp& op : ops) {
+    if (rounds.empty() || bytes + op.bytes > kMostBytes) rounds.emplace_back(&op, 0), bytes = 0;
+    rounds.back() = {rounds.back().data(), rounds.back().size() + 1};
+    bytes += op.bytes;
   }
-  return median(times);
+  return rounds;
+}
+
+// A few passes over the ops, each called in proportion to its calls in a step, so that caches hold what they hold in a
+// step and ranks wait for each other as often.
+class Round {
+ public:
+  Round(std::span<const StepOp> ops, comm::ParallelGroups& groups) : ops_(ops), world_(*groups.world) {
+    for (const StepOp& op : ops) {
+      runs_.push_back(op.prepare(groups));
+      most_calls_ = std::max(most_calls_, op.calls);
+    }
+  }
+
+  // Seconds of one call of each op in this round, on average over its calls.
+  std::vector<double> run() {
+    std::vector<double> seconds(ops_.size());
+    std::vector<int> calls(ops_.size());
+    world_.barrier();
+    double start = monotonic_seconds();
+    for (int pass = 0; pass < kPasses; ++pass) {
+      for (size_t i = 0; i < ops_.size(); ++i) {
+        const double share = ops_[i].calls / most_calls_;
+        if (pass > 0 && std::floor((pass + 1) * share) <= std::floor(pass * share)) continue;
+        runs_[i]();
+        const double end = monotonic_seconds();
+        seconds[i] += end - start;
+        start = end;
+        ++calls[i];
+      }
+    }
+    for (size_t i = 0; i < ops_.size(); ++i) seconds[i] /= calls[i];
+    return seconds;
+  }
+
+ private:
+  static constexpr int kPasses = 4;
+  std::span<const StepOp> ops_;
+  comm::Group& world_;
+  std::vector<StepOp::Run> runs_;
+  double most_calls_ = 0;
+};
+
+// Seconds of one call of each op of a round, all ranks at once.
+std::vector<double> time_round(std::span<const StepOp> ops, comm::ParallelGroups& groups, double seconds) {
+  comm::Group& world = *groups.world;
+  Round round(ops, groups);
+  round.run();
+  const double start = monotonic_seconds();
+  round.run();
+  const double one = agree(monotonic_seconds() - start, world);
+  const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(seconds / one), 3, 200);
+  std::vector<double> totals, mean(ops.size());
+  for (int64_t i = 0; i < count; ++i) {
+    std::vector<double> times = round.run();
+    world.all_reduce_sum(Tensor(times.data(), DType::f64, {static_cast<int64_t>(times.size())})).wait();
+    double total = 0;
+    for (size_t op = 0; op < ops.size(); ++op) total += times[op] * ops[op].calls, mean[op] += times[op];
+    totals.push_back(total);
+  }
+  // shares as in all rounds, the sum as in the middle one: what disturbs a round counts for nothing, but what a rank
+  // waits for a processor does
+  const double scale = median(totals) / std::accumulate(totals.begin(), totals.end(), 0.0) / world.size();
+  for (double& time : mean) time *= scale;
+  return mean;
 }
 
 // Seconds of the fastest of some calls, which other programs disturbed least.
@@ -133,7 +189,11 @@ StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& clust
 
 std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, double seconds) {
   std::vector<double> times;
-  for (const StepOp& op : ops) times.push_back(time_op(op, groups, seconds / static_cast<double>(ops.size())));
+  const std::vector<std::span<const StepOp>> rounds = rounds_of(ops);
+  for (const std::span<const StepOp> round : rounds) {
+    const std::vector<double> some = time_round(round, groups, seconds / static_cast<double>(rounds.size()));
+    times.insert(times.end(), some.begin(), some.end());
+  }
   return times;
 }
 

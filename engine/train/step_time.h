@@ -33,8 +33,8 @@ struct StepTime {
 StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& cluster, const Layout& layout,
                       const Slowdowns& measured);
 
-// Seconds of one call of each op, the median of a few. Collective; takes about `seconds` in all and the memory of one
-// op at a time.
+// Seconds of one call of each op, as it is between the others: on average over ranks and calls in the middle one of
+// some rounds. Collective; takes about `seconds` in all and a few hundred MB of memory.
 std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, double seconds);
 
 struct Machine {
