@@ -62,7 +62,7 @@ int64_t DispatchPlan::chunk_of(int64_t local_expert, int64_t num_local) const {
 }
 
 void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
-  if (device_ == engine::Device::cuda && ep_.size() == 1) {
+  if (orders_on_device()) {
     for (engine::Buffer* list : {&tokens_device_, &pairs_device_, &rows_device_}) {
       *list = engine::Buffer(max_rows * slots_ * 4, device_);
     }
@@ -108,15 +108,21 @@ void DispatchPlan::order_on_device(const engine::nn::Pass& pass, ConstTensor top
                   .num_granules = G,
                   .num_experts = E,
                   .device = device_});
-  readback_.fetch();
-  const int64_t* begins = readback_.host(starts);
+  readback_.start();
+  starts_ = starts;
+  lists_ = {
+      .home_rows_TK = list(rows_device_), .row_tokens_R = list(tokens_device_), .row_pairs_R = list(pairs_device_)};
+}
+
+void DispatchPlan::take_numbers() {
+  const int64_t G = num_granules_, E = num_local_experts_;
+  readback_.wait();
+  const int64_t* begins = readback_.host(starts_);
   granule_offsets_.assign(begins, begins + E * (G + 1));
   offsets_e_.resize(static_cast<size_t>(E + 1));
   for (int64_t e = 0; e < E; ++e)
     offsets_e_[static_cast<size_t>(e)] = granule_offsets_[static_cast<size_t>(e * (G + 1))];
   offsets_e_.back() = granule_offsets_.back();
-  lists_ = {
-      .home_rows_TK = list(rows_device_), .row_tokens_R = list(tokens_device_), .row_pairs_R = list(pairs_device_)};
 }
 
 // The choices in host memory; fetches what was placed before, too.
@@ -148,14 +154,18 @@ void DispatchPlan::publish_lists() {
   for (auto& [there, list] : lists) there = std::exchange(next, next + list.size());
 }
 
-void DispatchPlan::route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
-  if (device_ == engine::Device::cuda && ep_.size() == 1) return order_on_device(pass, topk_idx_TK);
+void DispatchPlan::start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
+  if (orders_on_device()) return order_on_device(pass, topk_idx_TK);
   ENSURE(device_ == engine::Device::cpu || std::string_view(ep_.transport()) == "nccl",
          "rows on GPUs go by NCCL, not by ", ep_.transport());
   list_sent(on_host(topk_idx_TK), pass);
   exchange(std::max<int64_t>(1, pass.granules.count));
   sort_received();
   publish_lists();
+}
+
+void DispatchPlan::finish_route() {
+  if (orders_on_device()) take_numbers();
 }
 
 void DispatchPlan::list_sent(ConstTensor topk_idx_TK, const engine::nn::Pass& pass) {

@@ -44,9 +44,13 @@ class DispatchPlan {
   // Memory for passes of max_rows rows on every rank that give this rank up to `expected` rows.
   void reserve(int64_t max_rows, int64_t expected);
 
-  // Collective. A topk_idx of -1 goes nowhere. On a GPU the host waits for the numbers of rows, and what was placed in
-  // readback() before comes with them.
-  void route(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+  // Collective. A topk_idx of -1 goes nowhere. On a GPU the host must know the numbers of rows, and what was placed in
+  // readback() before comes with them: where one rank makes the lists on the device, row_tokens_R(), row_pairs_R() and
+  // home_rows_TK() are queued after start_route(), -1 behind the last row, and all numbers are there after
+  // finish_route(). Everywhere else nothing is valid before finish_route().
+  void start_route(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+  void finish_route();
+  bool orders_on_device() const { return device_ == engine::Device::cuda && ep_.size() == 1; }
 
   engine::Readback& readback() { return readback_; }
 
@@ -83,6 +87,7 @@ class DispatchPlan {
   };
   // The plan of one rank on a GPU, where the choices are: only the numbers of rows come to the host.
   void order_on_device(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK);
+  void take_numbers();
   engine::ConstTensor on_host(engine::ConstTensor topk_idx_TK);
   void publish_lists();
   void list_sent(engine::ConstTensor topk_idx_TK, const engine::nn::Pass& pass);
@@ -108,6 +113,7 @@ class DispatchPlan {
   std::vector<int32_t> row_tokens_R_, row_pairs_R_, return_order_, rows_MK_;
   std::vector<int32_t> received_chunks_;
   std::vector<int64_t> offsets_e_, granule_offsets_;
+  const int64_t* starts_ = nullptr;  // of granules, on their way to the host
   int64_t num_granules_ = 0;
 
   engine::Device device_;

@@ -126,7 +126,7 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
     shared_expert_->plan(plan, max_rows);
   }
   dispatcher_.reserve(max_rows, shared_.recv_headroom);
-  experts_.reserve(max_rows * slots_, shared_.workspace);
+  experts_.reserve(dispatcher_.expected_rows(max_rows, shared_.recv_headroom), shared_.workspace);
   limit_room();
 }
 
@@ -192,15 +192,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
     start_recording(pass);
     if (pass.training && config_.capacity_factor) topk_idx_TK = drop(pass, topk_idx_TK, topk_weights_TK);
   }
-  {
-    Profiler::Scope time(*pass.profiler, "dispatch");
-    dispatcher_.route(pass, topk_idx_TK);
-    finish_recording(pass);
-    if (pass.training) statistics_.rows += dispatcher_.num_rows();
-    limit_room();
-    dispatcher_.start_dispatch(x_TD);
-  }
-  Tensor shared_TD = shared_expert_forward(pass, x_TD);  // while rows are on their way
+  const Tensor shared_TD = start_experts(pass, x_TD, topk_idx_TK);
   Tensor expert_in_RD = experts_.input(dispatcher_.num_rows());
   for (int64_t chunk = 0; chunk < dispatcher_.num_chunks(); ++chunk) {
     {
@@ -218,6 +210,28 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   Profiler::Scope time(*pass.profiler, "dispatch");
   dispatcher_.finish_combine(topk_weights_TK, y_TD);
   if (shared_expert_) engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
+}
+
+// Sends the rows on their way, and returns what the shared expert adds: it computes while they travel or, where that
+// takes longer, while the host waits for their number.
+Tensor MoeLayer::start_experts(const Pass& pass, ConstTensor x_TD, ConstTensor topk_idx_TK) {
+  const bool early = dispatcher_.can_permute_early();
+  Tensor shared_TD;
+  {
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.start_route(pass, topk_idx_TK);
+    if (early) dispatcher_.permute_early(x_TD, experts_.input(topk_idx_TK.num_elements()));
+  }
+  if (early) shared_TD = shared_expert_forward(pass, x_TD);
+  {
+    Profiler::Scope time(*pass.profiler, "dispatch");
+    dispatcher_.finish_route();
+    finish_recording(pass);
+    if (pass.training) statistics_.rows += dispatcher_.num_rows();
+    limit_room();
+    if (!early) dispatcher_.start_dispatch(x_TD);
+  }
+  return early ? shared_TD : shared_expert_forward(pass, x_TD);
 }
 
 // The choices that capacity leaves. What the router chose stays as it is: the weights and their gradient are those of

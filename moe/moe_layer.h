@@ -81,6 +81,7 @@ class MoeLayer : public engine::nn::Layer {
   // Whether the router reads an f32 copy of the input instead of the input.
   bool routes_a_copy() const { return config_.jitter > 0 || storage_ != engine::DType::f32; }
   Tensor drop(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, ConstTensor topk_weights_TK);
+  Tensor start_experts(const engine::nn::Pass& pass, ConstTensor x_TD, ConstTensor topk_idx_TK);
   void start_recording(const engine::nn::Pass& pass);
   // What was placed in the dispatcher's readback has come to the host.
   void finish_recording(const engine::nn::Pass& pass);

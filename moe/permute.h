@@ -9,8 +9,8 @@ namespace moe {
 using engine::ConstTensor;
 using engine::Tensor;
 
-// y[n] = scale[n] * x[rows[n]]; without scales a copy. y is overwritten. This is permute, and with the routing
-// weights as scales the gradient of unpermute.
+// y[n] = scale[n] * x[rows[n]]; without scales a copy; zeros for a row of -1. y is overwritten. This is permute, and
+// with the routing weights as scales the gradient of unpermute.
 struct Permute {
   Tensor y_ND;
   ConstTensor x_TD;

@@ -14,7 +14,9 @@ void permute(const Permute& a) {
     for (int64_t n = begin; n < end; ++n) {
       const float* from = a.x_TD.f32() + a.rows[n] * a.x_TD.row_stride;
       float* to = a.y_ND.f32() + n * a.y_ND.row_stride;
-      if (a.scales == nullptr) {
+      if (a.rows[n] < 0) {
+        for (int64_t d = 0; d < D; ++d) to[d] = 0.0f;
+      } else if (a.scales == nullptr) {
         for (int64_t d = 0; d < D; ++d) to[d] = from[d];
       } else {
         const float scale = a.scales[n];

@@ -24,7 +24,7 @@ __global__ void permute_kernel(X* y, const X* x, const int32_t* rows, const floa
   const int64_t n = blockIdx.x, row = rows[n];
   const float scale = scales == nullptr ? 1.0f : scales[n];
   for (int64_t d = threadIdx.x; d < shape.columns; d += blockDim.x) {
-    y[n * shape.y_stride + d] = from_float<X>(scale * to_float(x[row * shape.x_stride + d]));
+    y[n * shape.y_stride + d] = from_float<X>(row < 0 ? 0.0f : scale * to_float(x[row * shape.x_stride + d]));
   }
 }
 

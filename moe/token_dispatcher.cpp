@@ -32,10 +32,13 @@ TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t s
   ENSURE(chunks >= 1 && chunks <= kMostChunks, "rows travel in ", chunks, " chunks but at most ", kMostChunks);
 }
 
+int64_t TokenDispatcher::expected_rows(int64_t max_rows, double headroom) const {
+  return static_cast<int64_t>(static_cast<double>(max_rows * slots_) * (ep_.size() == 1 ? 1.0 : headroom));
+}
+
 void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
   const int64_t ranks = ep_.size(), sent = max_rows * std::min(slots_, ranks);
-  const double even = static_cast<double>(max_rows * slots_) * (ranks == 1 ? 1.0 : headroom);
-  const int64_t expected = static_cast<int64_t>(even);
+  const int64_t expected = expected_rows(max_rows, headroom);
   plan_.reserve(max_rows, expected);
   row_scales_.reserve(DType::f32, expected, 1);
   if (ranks == 1) return;
@@ -52,8 +55,10 @@ int64_t TokenDispatcher::growths() const {
          weights_send_.growths() + weights_recv_.growths() + row_scales_.growths();
 }
 
-void TokenDispatcher::route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
-  plan_.route(pass, topk_idx_TK);
+void TokenDispatcher::permute_early(ConstTensor x_TD, Tensor expert_in_ND) {
+  tokens_MD_ = x_TD;
+  permute({.y_ND = expert_in_ND, .x_TD = x_TD, .rows = plan_.row_tokens_R()});
+  permuted_ = true;
 }
 
 Work TokenDispatcher::exchange(int64_t chunk, const RowOrder& to, Tensor received, const RowOrder& from,
@@ -87,6 +92,7 @@ void TokenDispatcher::permute_chunk(int64_t chunk, Tensor y_RD, const float* sca
 }
 
 void TokenDispatcher::finish_dispatch(int64_t chunk, Tensor expert_in_RD) {
+  if (std::exchange(permuted_, false)) return;
   dispatching_[static_cast<size_t>(chunk)].wait();
   permute_chunk(chunk, expert_in_RD, nullptr);
 }

@@ -32,12 +32,22 @@ class TokenDispatcher {
                   std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1,
                   engine::Device device = engine::Device::cpu, engine::DType storage = engine::DType::f32);
 
-  // Memory for passes of max_rows rows on every rank and an even load times `headroom`; one rank needs no more.
+  // Rows of this rank's experts in passes of max_rows rows on every rank with an even load times `headroom`; one rank
+  // gets what it has.
+  int64_t expected_rows(int64_t max_rows, double headroom) const;
+  // Memory for that.
   void reserve(int64_t max_rows, double headroom);
 
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
   // of this rank's experts. A topk_idx of -1 goes nowhere. What was placed in readback() before has come to the host.
-  void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK);
+  void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) { start_route(pass, topk_idx_TK), finish_route(); }
+  // On a GPU the numbers come to the host between the two. Where can_permute_early(), the forward pass may already take
+  // its rows: expert_in has room for T * K, and those behind the last are zeros. finish_dispatch() then has nothing to
+  // do.
+  void start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) { plan_.start_route(pass, topk_idx_TK); }
+  void finish_route() { plan_.finish_route(); }
+  bool can_permute_early() const { return plan_.orders_on_device(); }
+  void permute_early(ConstTensor x_TD, Tensor expert_in_ND);
   engine::Readback& readback() { return plan_.readback(); }
   int64_t num_rows() const { return plan_.num_rows(); }                       // R
   const int64_t* offsets() const { return plan_.offsets(); }                  // [e + 1]
@@ -89,6 +99,7 @@ class TokenDispatcher {
   DispatchPlan plan_;
   int64_t bytes_sent_ = 0;
   Works dispatching_, combining_;
+  bool permuted_ = false;  // early
   ConstTensor tokens_MD_;  // received; on one rank the pass's own
   ConstTensor back_ND_;    // come home; on one rank the experts' own
   engine::GrowingBuffer send_buffer_, recv_buffer_, return_buffer_, home_buffer_;

@@ -9,6 +9,7 @@
 #include <string>
 
 struct CUstream_st;
+struct CUevent_st;
 
 namespace engine {
 
@@ -43,8 +44,9 @@ DeviceWaits device_waits();
 // throws if the stream went on although results of other ranks have not come.
 void set_stream_check(std::function<void()> check);
 
-// Of the device: bytes that are taken, by anybody.
+// Of the device: bytes that are taken, by anybody, and that are left.
 int64_t device_memory_used();
+int64_t device_memory_free();
 
 // Zeroed. Throws Error(environment) when there is no memory.
 void* device_allocate(int64_t bytes);
@@ -55,6 +57,24 @@ void copy_to_device(void* to, const void* from, int64_t bytes);
 void copy_to_host(void* to, const void* from, int64_t bytes);
 void device_copy(void* to, const void* from, int64_t bytes);  // both on the device
 void device_fill(void* memory, int byte, int64_t bytes);
+
+// A copy that comes to the host while both go on: start() queues it, wait() waits for it and for nothing that was
+// queued behind it. The memory on the host is pinned, and there from reserve() on.
+class PinnedCopy {
+ public:
+  PinnedCopy() = default;
+  PinnedCopy(PinnedCopy&& other) noexcept;
+  PinnedCopy& operator=(PinnedCopy&&) = delete;
+  ~PinnedCopy();
+  void reserve(int64_t bytes);
+  void start(const void* from, int64_t bytes);
+  void wait();
+  const char* data() const { return data_; }
+
+ private:
+  char* data_ = nullptr;
+  CUevent_st* copied_ = nullptr;
+};
 
 // Workspace of an op on the calling thread's stream: it grows and never shrinks, and the next call that asks for it
 // overwrites it, in stream order.

@@ -29,6 +29,17 @@ Context& context() {
   return *instance;
 }
 
+// What waits is counted, and what came is checked before anybody reads it.
+template <class Wait>
+void wait_for_device(Wait wait) {
+  Context& here = context();
+  const auto start = std::chrono::steady_clock::now();
+  wait(here.stream);
+  ++here.waits.count;
+  here.waits.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (here.check) here.check();
+}
+
 }  // namespace
 
 std::string why_no_device() {
@@ -82,12 +93,7 @@ DeviceStream device_stream() {
 }
 
 void device_synchronize() {
-  Context& here = context();
-  const auto start = std::chrono::steady_clock::now();
-  CUDA_CHECK(cudaStreamSynchronize(here.stream));
-  ++here.waits.count;
-  here.waits.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (here.check) here.check();
+  wait_for_device([](cudaStream_t stream) { CUDA_CHECK(cudaStreamSynchronize(stream)); });
 }
 
 DeviceWaits device_waits() {
@@ -103,6 +109,13 @@ int64_t device_memory_used() {
   size_t free = 0, total = 0;
   CUDA_CHECK(cudaMemGetInfo(&free, &total));
   return static_cast<int64_t>(total - free);
+}
+
+int64_t device_memory_free() {
+  context();  // the thread's device
+  size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
 }
 
 void* device_allocate(int64_t bytes) {
@@ -142,6 +155,33 @@ void device_copy(void* to, const void* from, int64_t bytes) {
 void device_fill(void* memory, int byte, int64_t bytes) {
   if (bytes == 0) return;
   CUDA_CHECK(cudaMemsetAsync(memory, byte, static_cast<size_t>(bytes), device_stream()));
+}
+
+PinnedCopy::PinnedCopy(PinnedCopy&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), copied_(std::exchange(other.copied_, nullptr)) {}
+
+PinnedCopy::~PinnedCopy() {
+  if (copied_ != nullptr) cudaEventDestroy(copied_);
+  if (data_ != nullptr) cudaFreeHost(data_);
+}
+
+void PinnedCopy::reserve(int64_t bytes) {
+  ENSURE(data_ == nullptr, "the memory of a copy does not grow");
+  context();  // the thread's device
+  void* memory = nullptr;
+  CUDA_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
+  data_ = static_cast<char*>(memory);
+  CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming));
+}
+
+void PinnedCopy::start(const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  CUDA_CHECK(cudaMemcpyAsync(data_, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device_stream()));
+  CUDA_CHECK(cudaEventRecord(copied_, device_stream()));
+}
+
+void PinnedCopy::wait() {
+  wait_for_device([this](cudaStream_t) { CUDA_CHECK(cudaEventSynchronize(copied_)); });
 }
 
 void* device_scratch(int64_t bytes) {

@@ -47,6 +47,10 @@ int64_t device_memory_used() {
   require_device();
   return 0;
 }
+int64_t device_memory_free() {
+  require_device();
+  return 0;
+}
 void* device_allocate(int64_t) {
   require_device();
   return nullptr;
@@ -62,6 +66,17 @@ void device_copy(void*, const void*, int64_t) {
   require_device();
 }
 void device_fill(void*, int, int64_t) {
+  require_device();
+}
+PinnedCopy::PinnedCopy(PinnedCopy&&) noexcept {}
+PinnedCopy::~PinnedCopy() = default;
+void PinnedCopy::reserve(int64_t) {
+  require_device();
+}
+void PinnedCopy::start(const void*, int64_t) {
+  require_device();
+}
+void PinnedCopy::wait() {
   require_device();
 }
 void* device_scratch(int64_t) {

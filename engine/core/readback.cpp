@@ -9,27 +9,33 @@ char* Readback::place_bytes(int64_t bytes) {
   constexpr int64_t kAlign = 64;
   bytes = (bytes + kAlign - 1) / kAlign * kAlign;
   int64_t room = bytes;
-  if (fetched_) {
+  if (started_) {
     int64_t used = 0;
     for (Part& part : parts_) used += std::exchange(part.used, 0);
     if (parts_.size() > 1) {
       parts_.clear();
       room = std::max(bytes, used);
     }
-    fetched_ = false;
+    started_ = false;
   }
   if (parts_.empty() || parts_.back().used + bytes > parts_.back().there.bytes()) {
-    Part part{.there = Buffer(room, device_), .here = device_ == Device::cpu ? Buffer() : Buffer(room)};
+    Part part{.there = Buffer(room, device_), .here = {}};
+    if (device_ == Device::cuda) part.here.reserve(room);
     parts_.push_back(std::move(part));
   }
   Part& part = parts_.back();
   return part.there.data() + std::exchange(part.used, part.used + bytes);
 }
 
-void Readback::fetch() {
-  fetched_ = true;
+void Readback::start() {
+  started_ = true;
   if (device_ == Device::cpu) return;
-  for (Part& part : parts_) copy_to_host(part.here.data(), part.there.data(), part.used);
+  for (Part& part : parts_) part.here.start(part.there.data(), part.used);
+}
+
+void Readback::wait() {
+  if (device_ == Device::cpu) return;
+  for (Part& part : parts_) part.here.wait();
 }
 
 const char* Readback::host_bytes(const char* there) const {

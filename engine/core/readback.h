@@ -1,4 +1,5 @@
 // Readback: numbers that ops leave on a device for the host, fetched together: one copy and one wait, however many ops.
+// What is queued between start() and wait() runs while the numbers come.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +15,16 @@ class Readback {
  public:
   explicit Readback(Device device) : device_(device) {}
 
-  // Where an op writes `count` numbers, on the device; on the CPU the host's own memory. The first call after fetch()
+  // Where an op writes `count` numbers, on the device; on the CPU the host's own memory. The first call after start()
   // forgets what was there.
   template <class T>
   T* place(int64_t count) {
     return reinterpret_cast<T*>(place_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
-  // On a GPU waits for the stream.
-  void fetch();
-  // Of place(), after fetch(): the numbers in host memory, until the next place().
+  void start();
+  void wait();
+  void fetch() { start(), wait(); }
+  // Of place(), after wait(): the numbers in host memory, until the next place().
   template <class T>
   const T* host(const T* there) const {
     return reinterpret_cast<const T*>(host_bytes(reinterpret_cast<const char*>(there)));
@@ -30,7 +32,8 @@ class Readback {
 
  private:
   struct Part {
-    Buffer there, here;
+    Buffer there;
+    PinnedCopy here;
     int64_t used = 0;
   };
   char* place_bytes(int64_t bytes);
@@ -38,7 +41,7 @@ class Readback {
 
   Device device_;
   std::vector<Part> parts_;  // one, once it is known how much there is
-  bool fetched_ = false;
+  bool started_ = false;
 };
 
 }  // namespace engine

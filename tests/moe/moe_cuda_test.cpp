@@ -158,7 +158,8 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
     const auto x = fresh_values(T * D, storage), dy = fresh_values(T * D, storage);
     const auto scales = fresh_values(N, DType::f32), weights = fresh_values(T * K, DType::f32);
     std::vector<float> sent = poisoned(N * D), scaled = sent, back = poisoned(T * D), sum = back;
-    std::vector<float> dweights = poisoned(T * K);
+    std::vector<float> dweights = poisoned(T * K), all = poisoned(T * K * D);
+    moe::permute({.y_ND = tensor(all, {T * K, D}), .x_TD = tensor(x, {T, D}), .rows = tokens.data()});
     moe::permute({.y_ND = tensor(sent, {N, D}), .x_TD = tensor(x, {T, D}), .rows = tokens.data()});
     moe::permute(
         {.y_ND = tensor(scaled, {N, D}), .x_TD = tensor(x, {T, D}), .rows = tokens.data(), .scales = scales.data()});
@@ -172,11 +173,11 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
                                      .dy_TD = tensor(dy, {T, D}),
                                      .x_ND = tensor(sent, {N, D}),
                                      .rows_TK = rows.data()});
-    test::check_parity("permute", storage, {sent, scaled, back, sum, dweights}, [&]() -> Results {
+    test::check_parity("permute", storage, {sent, scaled, back, sum, dweights, all}, [&]() -> Results {
       DeviceTensor x_d(x, {T, D}, storage), dy_d(dy, {T, D}, storage), weights_d(weights, {T, K}),
           scales_d(scales, {N});
       DeviceTensor sent_d({N, D}, storage), scaled_d({N, D}, storage), back_d({T, D}, storage), sum_d({T, D}, storage);
-      DeviceTensor dweights_d({T, K});
+      DeviceTensor dweights_d({T, K}), all_d({T * K, D}, storage);
       DeviceArray<int32_t> idx_d(idx), tokens_d(std::vector<int32_t>(idx.size(), 99)), slots_d(tokens_d.host()),
           rows_d(tokens_d.host());
       DeviceArray<int64_t> offsets_d(std::vector<int64_t>(static_cast<size_t>(E + 1), 99));
@@ -187,6 +188,7 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
                          .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
                          .num_experts = E});
       moe::permute({.y_ND = sent_d, .x_TD = x_d, .rows = tokens_d.data()});
+      moe::permute({.y_ND = all_d, .x_TD = x_d, .rows = tokens_d.data()});
       moe::permute({.y_ND = scaled_d, .x_TD = x_d, .rows = tokens_d.data(), .scales = Tensor(scales_d).f32()});
       moe::unpermute({.y_TD = back_d,
                       .x_ND = sent_d,
@@ -214,7 +216,7 @@ TEST_CASE("cuda: rows are ordered by expert, permuted and put back") {
       there.device = Device::cuda;
       moe::granule_starts(there);
       CHECK(starts_d.host() == starts);
-      return {sent_d.host(), scaled_d.host(), back_d.host(), sum_d.host(), dweights_d.host()};
+      return {sent_d.host(), scaled_d.host(), back_d.host(), sum_d.host(), dweights_d.host(), all_d.host()};
     });
   });
 }

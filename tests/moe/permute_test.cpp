@@ -14,11 +14,16 @@ const std::vector<int32_t> kRows{5, 2, 0, -1, 6, 1, 3, 4};  // of (t, k); one pa
 
 TEST_CASE("permute: copies or scales the rows it is told") {
   test::check_same_everywhere([] {
-    auto x = test::values(1, T * D), scales = test::values(2, 3), y = test::poisoned(3 * D);
-    const std::vector<int32_t> rows{2, 0, 2};
-    permute({.y_ND = tensor(y, {3, D}), .x_TD = tensor(x, {T, D}), .rows = rows.data(), .scales = scales.data()});
-    for (size_t n = 0; n < 3; ++n) {
-      for (size_t d = 0; d < D; ++d) REQUIRE(y[n * D + d] == scales[n] * x[static_cast<size_t>(rows[n]) * D + d]);
+    auto x = test::values(1, T * D), scales = test::values(2, 4), y = test::poisoned(4 * D), copy = y;
+    const std::vector<int32_t> rows{2, 0, -1, 2};
+    permute({.y_ND = tensor(y, {4, D}), .x_TD = tensor(x, {T, D}), .rows = rows.data(), .scales = scales.data()});
+    permute({.y_ND = tensor(copy, {4, D}), .x_TD = tensor(x, {T, D}), .rows = rows.data()});
+    for (size_t n = 0; n < 4; ++n) {
+      for (size_t d = 0; d < D; ++d) {
+        const float value = rows[n] < 0 ? 0.0f : x[static_cast<size_t>(rows[n]) * D + d];
+        REQUIRE(y[n * D + d] == scales[n] * value);
+        REQUIRE(copy[n * D + d] == value);
+      }
     }
     return y;
   });
