@@ -12,6 +12,7 @@
 #include "engine/ops/read_rate.h"
 #include "engine/train/step_time.h"
 #include "tools/bench.h"
+#include "tools/measured_layout.h"
 
 namespace tools {
 namespace {
@@ -23,6 +24,7 @@ using train::StepOp;
 struct Options {
   std::string config;
   std::vector<std::string> sets;
+  std::string device = "cpu";
   int threads = 0, ranks = 1;
   double seconds = 5;
   bool json = false;
@@ -35,40 +37,47 @@ const char* limit_name(Limit limit) {
 
 int run(const Options& options) {
   const Config config = load_config(options.config, options.sets);
-  train::Layout layout{.ranks = options.ranks, .ep_size = check_ranks(config, options.ranks)};
-  layout.threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
+  const train::Layout layout = measured_layout(config, options.ranks, options.threads, options.device);
+  const bool on_gpu = layout.device == Device::cuda;
   const train::Machine machine = train::measure_machine(config, layout, options.seconds);
   const ClusterConfig& limits = machine.description;
-  const std::vector<StepOp> ops = train::step_ops(train::sample_of(config), layout);
+  const std::vector<StepOp> ops = train::step_ops(train::sample_of(config, layout.device), layout);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   if (!options.json) {
-    std::printf("%d ranks x %d threads, %s; of a rank: FMA peak %.1f GFLOP/s, %.1f GB/s read from memory\n\n",
-                layout.ranks, layout.threads, cpu_target_name(cpu_target()), limits.flops_per_second * 1e-9,
-                limits.memory_bytes_per_second * 1e-9);
+    if (on_gpu) {
+      std::printf("%s; a large product in %s reaches %.1f GFLOP/s, a copy %.1f GB/s\n\n",
+                  limits.name.c_str(), dtype_name(layout.activations()), limits.flops_per_second * 1e-9,
+                  limits.memory_bytes_per_second * 1e-9);
+    } else {
+      std::printf("%d ranks x %d threads, %s; of a rank: FMA peak %.1f GFLOP/s, %.1f GB/s read from memory\n\n",
+                  layout.ranks, layout.threads, cpu_target_name(cpu_target()), limits.flops_per_second * 1e-9,
+                  limits.memory_bytes_per_second * 1e-9);
+    }
     std::printf("%-46s %7s %10s %9s %11s %9s %9s  %s\n", "op", "calls", "MFLOP", "MB", "us", "GFLOP/s", "GB/s",
                 "of its limit");
   }
   for (const StepOp& op : ops) {
     const double slowdown = machine.slowdowns.at(op.name), seconds = least_seconds(op, limits, layout) * slowdown;
-    const double arithmetic = op.flops / limits.flops_per_second, memory = op.bytes / limits.memory_bytes_per_second;
+    const double bytes = train::moved_bytes(op, layout);
+    const double arithmetic = op.flops / limits.flops_per_second, memory = bytes / limits.memory_bytes_per_second;
     const char* limit = op.is_product() && memory > arithmetic ? "memory" : limit_name(op.limit);
     rows.push_back({{"op", op.name},
                     {"phase", op.phase},
                     {"calls", op.calls},
                     {"flops", op.flops},
-                    {"bytes", op.bytes},
+                    {"bytes", bytes},
                     {"seconds", seconds},
                     {"limit", limit},
                     {"fraction", 1 / slowdown}});
     if (options.json) continue;
     std::printf("%-46s %7.0f %10.3f %9.3f %11.2f %9.1f %9.2f  %.2f of %s\n", op.name.c_str(), op.calls, op.flops * 1e-6,
-                op.bytes * 1e-6, seconds * 1e6, op.flops / seconds * 1e-9, op.bytes / seconds * 1e-9, 1 / slowdown,
-                limit);
+                bytes * 1e-6, seconds * 1e6, op.flops / seconds * 1e-9, bytes / seconds * 1e-9, 1 / slowdown, limit);
   }
   if (options.json) {
     const nlohmann::ordered_json result = {{"ranks", layout.ranks},
                                            {"threads", layout.threads},
                                            {"cpu", cpu_target_name(cpu_target())},
+                                           {"device", options.device},
                                            {"peak_flops_per_second", limits.flops_per_second},
                                            {"read_bytes_per_second", limits.memory_bytes_per_second},
                                            {"ops", rows}};
@@ -89,6 +98,7 @@ void add_bench_ops(CLI::App& bench, Command& chosen) {
   command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
   command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
+  add_device_option(*command, options->device);
   command->add_option("--seconds", options->seconds, "to spend in all, about")->check(CLI::PositiveNumber);
   command->add_flag("--json", options->json, "one JSON object on stdout");
   command->footer("Example: switchyard bench ops configs/bench_cpu.json");

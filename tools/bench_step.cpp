@@ -17,12 +17,9 @@
 #include "engine/core/available_memory.h"
 #include "engine/core/device.h"
 #include "engine/core/planning.h"
-#include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
-#include "engine/core/transfer.h"
-#include "engine/ops/convert.h"
+#include "engine/ops/device_rates.h"
 #include "engine/ops/fma_peak.h"
-#include "engine/ops/matmul.h"
 #include "engine/train/trainer.h"
 #include "tools/bench.h"
 #include "tools/device_option.h"
@@ -68,32 +65,12 @@ int64_t heap_bytes() {
   return static_cast<int64_t>(heap.uordblks + heap.hblkhd);
 }
 
-// The rate of a large product on the GPU, on random numbers.
-double product_gflops(DType storage) {
-  constexpr int64_t kSize = 8192;
-  const int64_t kTimes = storage == DType::f32 ? 2 : 10;
-  const OwnedTensor x(storage, {kSize, kSize}, Device::cuda), y(storage, {kSize, kSize}, Device::cuda);
-  {
-    const OwnedTensor numbers(DType::f32, {kSize, kSize}, Device::cuda);
-    HostEdit values(numbers.view, HostEdit::From::zeros);
-    fill_normal(values.f32(), 0, kSize * kSize, 1, 1.0f);
-    values.put();
-    ops::convert({.y_TD = x.view, .x_TD = numbers.view});
-  }
-  const auto multiply = [&] { ops::matmul_forward({.y_TN = y.view, .x_TD = x.view, .packed_weight = x.view}); };
-  multiply();
-  device_synchronize();
-  const double start = monotonic_seconds();
-  for (int64_t i = 0; i < kTimes; ++i) multiply();
-  device_synchronize();
-  return 2e-9 * kSize * kSize * kSize * kTimes / (monotonic_seconds() - start);
-}
-
 Measured measure(const Config& config, const Options& options, comm::ParallelGroups& groups) {
   const Device device = chosen_device(options.device);
   const int64_t memory_before = device == Device::cuda ? device_memory_used() : 0;
   const DType storage = config.train.precision == "bf16" ? DType::bf16 : DType::f32;
-  const double peak = device == Device::cuda ? product_gflops(storage) : 0;  // before the model takes the memory
+  const double peak =
+      device == Device::cuda ? ops::measure_product_gflops(storage) : 0;  // before the model takes the memory
   train::Trainer trainer(config, groups, {}, device);
   trainer.begin_digest();
   const auto read = [&](int64_t sample, int32_t* tokens) { synthetic_sample(config, sample, tokens); };

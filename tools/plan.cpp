@@ -14,6 +14,7 @@
 #include "engine/train/memory_plan.h"
 #include "engine/train/step_time.h"
 #include "tools/command.h"
+#include "tools/measured_layout.h"
 
 namespace tools {
 namespace {
@@ -23,7 +24,7 @@ using train::Layout;
 using train::MemoryUse;
 
 struct Options {
-  std::string config, cluster;
+  std::string config, cluster, device = "cpu";
   std::vector<std::string> sets;
   int ranks = 0, threads = 0;
   double price = -1;
@@ -58,15 +59,20 @@ Plan make_plan(const Options& options) {
   Plan plan;
   plan.config = load_config(options.config, options.sets);
   const bool here = options.cluster.empty();
+  if (!here && options.device == "cuda") {
+    throw Error(ExitCode::usage, "--cluster describes the machines, GPUs or not; leave --device out");
+  }
   if (!here) plan.cluster = load_cluster(options.cluster);
   Layout& layout = plan.layout;
-  layout.ranks = options.ranks > 0 ? options.ranks : here ? 1 : static_cast<int>(plan.cluster.ranks);
-  layout.ep_size = check_ranks(plan.config, layout.ranks);
-  layout.threads = options.threads > 0 ? options.threads
-                   : here              ? std::max(1, available_processors() / layout.ranks)
-                                       : 1;
-  layout.element_bytes = plan.cluster.element_bytes;
-  layout.device = layout.element_bytes < 4 ? Device::cuda : Device::cpu;
+  if (here) {
+    layout = measured_layout(plan.config, options.ranks > 0 ? options.ranks : 1, options.threads, options.device);
+  } else {
+    layout.ranks = options.ranks > 0 ? options.ranks : static_cast<int>(plan.cluster.ranks);
+    layout.ep_size = check_ranks(plan.config, layout.ranks);
+    layout.threads = std::max(1, options.threads);
+    layout.element_bytes = plan.cluster.element_bytes;
+    layout.device = layout.element_bytes < 4 ? Device::cuda : Device::cpu;
+  }
   train::Slowdowns slowdowns;
   if (here) {
     train::Machine machine = train::measure_machine(plan.config, layout, 2);
@@ -246,6 +252,7 @@ void add_plan(CLI::App& app, Command& chosen) {
       ->check(CLI::PositiveNumber);
   command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
       ->check(CLI::PositiveNumber);
+  add_device_option(*command, options->device);
   command->add_option("--cluster", options->cluster,
                       "description of machines, e.g. configs/clusters/h100_8.json (default: this one, measured)");
   command->add_option("--price", options->price, "price of a rank and hour")->check(CLI::NonNegativeNumber);

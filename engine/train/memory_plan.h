@@ -38,6 +38,8 @@ struct Layout {
   int threads = 1;  // of each rank
   Device device = Device::cpu;
   int64_t element_bytes = 4;  // of activations and packed weights: 4, or on a GPU 2
+
+  DType activations() const { return element_bytes == 4 ? DType::f32 : DType::bf16; }
 };
 
 // Of rank 0; others hold at most an expert less or a parameter block more.

@@ -14,20 +14,26 @@
 
 namespace engine::train {
 
-// Memory of one op, with numbers of ordinary size in it.
+// Memory of one op on its device, with numbers of ordinary size in it.
 class Operands {
  public:
-  Tensor f32(std::initializer_list<int64_t> dims);
-  Tensor packed(int64_t N, int64_t D, ops::PackFor product);
-  Tensor i32(int64_t count, int64_t below);  // 0, 1, ... in turn
+  Operands(Device device, DType activations) : device_(device), activations_(activations) {}
+
+  Tensor rows(std::initializer_list<int64_t> dims);                     // as activations are stored
+  Tensor f32(std::initializer_list<int64_t> dims, float least = -0.5);  // from there to one more
+  Tensor packed(int64_t N, int64_t D, ops::PackFor product);            // a weight as products take it
+  Tensor i32(std::initializer_list<int64_t> dims, int64_t below);       // 0, 1, ... in turn
   WeightGradient gradient(std::initializer_list<int64_t> dims);
-  // Offsets of `parts` equal parts of `rows`.
+  // Offsets of `parts` equal parts of `rows`; in host memory.
   const int64_t* offsets(int64_t rows, int64_t parts);
 
  private:
+  Tensor zeros(DType dtype, std::initializer_list<int64_t> dims);
+
+  Device device_;
+  DType activations_;
   std::deque<OwnedTensor> tensors_;
   std::deque<std::vector<int64_t>> offsets_;
-  std::deque<uint32_t> max_bits_;
 };
 
 class StepOpList {
@@ -39,8 +45,8 @@ class StepOpList {
   void add(StepOp op, Make make) {
     if (op.calls <= 0) return;
     op.full_precision = full_precision_;
-    op.prepare = [make](comm::ParallelGroups& groups) {
-      auto operands = std::make_shared<Operands>();
+    op.prepare = [make, layout = shapes_.layout](comm::ParallelGroups& groups) {
+      auto operands = std::make_shared<Operands>(layout.device, layout.activations());
       auto run = make(*operands, groups);
       return StepOp::Run([operands, run]() mutable { run(); });
     };
@@ -55,8 +61,11 @@ class StepOpList {
     int64_t rows, N, D;
     double calls, layers;
     int64_t granules;
+    bool f32 = false;         // all of it, as in the router
+    bool f32_result = false;  // what it gives, as in the head
   };
   void linear(const Linear& linear);
+  // On a GPU nothing: weights are converted once a step.
   void pack(const std::string& name, const char* forward, const char* backward, int64_t N, int64_t D, double weights);
   // RMSNorm of `rows` rows, forward and backward.
   void norm(const std::string& name, const char* forward, const char* backward, int64_t rows, int64_t D, double calls);

@@ -4,8 +4,11 @@
 #include <cmath>
 
 #include "comm/imagined_group.h"
+#include "engine/core/device.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "engine/model/model.h"
+#include "engine/ops/convert.h"
 #include "engine/ops/cross_entropy.h"
 #include "engine/ops/embedding.h"
 #include "engine/ops/rms_norm.h"
@@ -15,31 +18,47 @@
 
 namespace engine::train {
 
-Tensor Operands::f32(std::initializer_list<int64_t> dims) {
-  const Tensor tensor = tensors_.emplace_back(DType::f32, dims);
+Tensor Operands::zeros(DType dtype, std::initializer_list<int64_t> dims) {
+  return tensors_.emplace_back(dtype, dims, device_);
+}
+
+Tensor Operands::f32(std::initializer_list<int64_t> dims, float least) {
+  const Tensor tensor = zeros(DType::f32, dims);
+  HostEdit edit(tensor, HostEdit::From::zeros);
   parallel_ranges(tensor.num_elements(), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) tensor.f32()[i] = static_cast<float>(i * 2654435761 % 65521) / 65521 - 0.5f;
+    for (int64_t i = begin; i < end; ++i) edit.f32()[i] = static_cast<float>(i * 2654435761 % 65521) / 65521 + least;
   });
+  edit.put();
+  return tensor;
+}
+
+Tensor Operands::rows(std::initializer_list<int64_t> dims) {
+  if (activations_ == DType::f32) return f32(dims);
+  const Tensor tensor = zeros(activations_, dims);
+  Operands wide(device_, DType::f32);
+  ops::convert({.y_TD = tensor, .x_TD = wide.f32(dims)});
+  if (device_ == Device::cuda) device_synchronize();  // before its memory goes
   return tensor;
 }
 
 Tensor Operands::packed(int64_t N, int64_t D, ops::PackFor product) {
-  return f32({ops::packed_weight_elements(N, D, product)});
+  return device_ == Device::cuda ? rows({N, D}) : f32({ops::packed_weight_elements(N, D, product)});
 }
 
-Tensor Operands::i32(int64_t count, int64_t below) {
-  const Tensor tensor = tensors_.emplace_back(DType::i32, std::initializer_list<int64_t>{count});
-  for (int64_t i = 0; i < count; ++i) tensor.i32()[i] = static_cast<int32_t>(i % below);
+Tensor Operands::i32(std::initializer_list<int64_t> dims, int64_t below) {
+  const Tensor tensor = zeros(DType::i32, dims);
+  HostEdit edit(tensor, HostEdit::From::zeros);
+  for (int64_t i = 0; i < tensor.num_elements(); ++i) edit.view().i32()[i] = static_cast<int32_t>(i % below);
+  edit.put();
   return tensor;
 }
 
 WeightGradient Operands::gradient(std::initializer_list<int64_t> dims) {
   WeightGradient gradient;
-  gradient.chain = tensors_.emplace_back(DType::f32, dims);
-  const Tensor sum = tensors_.emplace_back(DType::f64, dims);
-  gradient.sum = sum.f64();
+  gradient.chain = zeros(DType::f32, dims);
+  gradient.sum = zeros(DType::f64, dims).f64();
   gradient.grid = std::ldexp(1.5, 52 - 36);  // units of 2^-36
-  gradient.max_bits = &max_bits_.emplace_back(0);
+  gradient.max_bits = reinterpret_cast<uint32_t*>(zeros(DType::i32, {1}).data);
   return gradient;
 }
 
@@ -51,6 +70,7 @@ const int64_t* Operands::offsets(int64_t rows, int64_t parts) {
 
 void StepOpList::pack(const std::string& name, const char* forward, const char* backward, int64_t N, int64_t D,
                       double weights) {
+  if (shapes_.layout.device == Device::cuda) return;
   for (ops::PackFor product : {ops::PackFor::forward, ops::PackFor::input_gradient}) {
     const bool first = product == ops::PackFor::forward;
     add({.name = name + (first ? " packing" : " packing for the gradient"),
@@ -68,6 +88,13 @@ void StepOpList::linear(const Linear& l) {
   const int64_t rows = l.rows, N = l.N, D = l.D, granules = l.granules;
   const double t = static_cast<double>(rows), n = static_cast<double>(N), d = static_cast<double>(D);
   const double flops = 2 * t * n * d, bytes = 4 * (t * d + t * n + n * d);
+  const bool f32 = l.f32, f32_result = l.f32 || l.f32_result;
+  const auto operand = [](Operands& o, bool as_f32, int64_t count, int64_t columns) {
+    return as_f32 ? o.f32({count, columns}) : o.rows({count, columns});
+  };
+  const auto weight = [=, on_gpu = shapes_.layout.device == Device::cuda](Operands& o, ops::PackFor product) {
+    return f32 && on_gpu ? o.f32({N, D}) : o.packed(N, D, product);
+  };
   add({.name = l.name + " forward",
        .phase = l.forward,
        .limit = Limit::matmul,
@@ -75,8 +102,9 @@ void StepOpList::linear(const Linear& l) {
        .flops = flops,
        .bytes = bytes},
       [=](Operands& o, comm::ParallelGroups&) {
-        const ops::MatmulForward a{
-            .y_TN = o.f32({rows, N}), .x_TD = o.f32({rows, D}), .packed_weight = o.packed(N, D, ops::PackFor::forward)};
+        const ops::MatmulForward a{.y_TN = operand(o, f32_result, rows, N),
+                                   .x_TD = operand(o, f32, rows, D),
+                                   .packed_weight = weight(o, ops::PackFor::forward)};
         return [a] { ops::matmul_forward(a); };
       });
   add({.name = l.name + " input gradient",
@@ -86,9 +114,9 @@ void StepOpList::linear(const Linear& l) {
        .flops = flops,
        .bytes = bytes},
       [=](Operands& o, comm::ParallelGroups&) {
-        const ops::MatmulBackwardInput a{.dx_TD = o.f32({rows, D}),
-                                         .dy_TN = o.f32({rows, N}),
-                                         .packed_weight = o.packed(N, D, ops::PackFor::input_gradient)};
+        const ops::MatmulBackwardInput a{.dx_TD = operand(o, f32, rows, D),
+                                         .dy_TN = operand(o, f32, rows, N),
+                                         .packed_weight = weight(o, ops::PackFor::input_gradient)};
         return [a] { ops::matmul_backward_input(a); };
       });
   add({.name = l.name + " weight gradient",
@@ -100,8 +128,8 @@ void StepOpList::linear(const Linear& l) {
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::MatmulBackwardWeight a{
             .dweight_ND = o.gradient({N, D}),
-            .x_TD = o.f32({rows, D}),
-            .dy_TN = o.f32({rows, N}),
+            .x_TD = operand(o, f32, rows, D),
+            .dy_TN = operand(o, f32, rows, N),
             .granules = {.offsets = o.offsets(rows, granules), .count = granules, .ends = true, .begins = true}};
         return [a] { ops::matmul_backward_weight(a); };
       });
@@ -115,16 +143,16 @@ void StepOpList::norm(const std::string& name, const char* forward, const char* 
   add({.name = name + " forward", .phase = forward, .calls = calls, .bytes = 8 * elements},
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::RmsNormForward a{
-            .y_TD = o.f32({rows, D}), .rstd_T = o.f32({rows}), .x_TD = o.f32({rows, D}), .weight_D = o.f32({D})};
+            .y_TD = o.rows({rows, D}), .rstd_T = o.f32({rows}), .x_TD = o.rows({rows, D}), .weight_D = o.f32({D})};
         return [a] { ops::rms_norm_forward(a); };
       });
   add({.name = name + " backward", .phase = backward, .calls = calls, .bytes = 16 * elements},
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::RmsNormBackward a{
-            .dx_TD = o.f32({rows, D}),
+            .dx_TD = o.rows({rows, D}),
             .dweight_D = o.gradient({D}),
-            .dy_TD = o.f32({rows, D}),
-            .x_TD = o.f32({rows, D}),
+            .dy_TD = o.rows({rows, D}),
+            .x_TD = o.rows({rows, D}),
             .weight_D = o.f32({D}),
             .rstd_T = o.f32({rows}),
             .granules = {.offsets = o.offsets(rows, granules), .count = granules, .ends = true, .begins = true},
@@ -138,16 +166,16 @@ void StepOpList::swiglu(const std::string& name, const char* forward, const char
   const double elements = static_cast<double>(rows * F);
   add({.name = name + " forward", .phase = forward, .calls = calls, .bytes = 12 * elements},
       [=](Operands& o, comm::ParallelGroups&) {
-        const ops::SwigluForward a{.y_RF = o.f32({rows, F}), .gate_RF = o.f32({rows, F}), .up_RF = o.f32({rows, F})};
+        const ops::SwigluForward a{.y_RF = o.rows({rows, F}), .gate_RF = o.rows({rows, F}), .up_RF = o.rows({rows, F})};
         return [a] { ops::swiglu_forward(a); };
       });
   add({.name = name + " backward", .phase = backward, .calls = calls, .bytes = 20 * elements},
       [=](Operands& o, comm::ParallelGroups&) {
-        const ops::SwigluBackward a{.dgate_RF = o.f32({rows, F}),
-                                    .dup_RF = o.f32({rows, F}),
-                                    .dy_RF = o.f32({rows, F}),
-                                    .gate_RF = o.f32({rows, F}),
-                                    .up_RF = o.f32({rows, F})};
+        const ops::SwigluBackward a{.dgate_RF = o.rows({rows, F}),
+                                    .dup_RF = o.rows({rows, F}),
+                                    .dy_RF = o.rows({rows, F}),
+                                    .gate_RF = o.rows({rows, F}),
+                                    .up_RF = o.rows({rows, F})};
         return [a] { ops::swiglu_backward(a); };
       });
 }
@@ -163,34 +191,37 @@ void add_embedding_and_head(StepOpList& list) {
   const StepShapes& s = list.shapes();
   const int64_t T = s.T, D = s.model.hidden_size, V = s.model.vocabulary(), granules = s.granules;
   const double elements = static_cast<double>(T * D), passes = static_cast<double>(s.passes);
-  list.add({.name = "embedding forward", .phase = "embedding", .calls = passes, .bytes = 8 * elements},
-           [=](Operands& o, comm::ParallelGroups&) {
-             const ops::EmbeddingForward a{.y_TD = o.f32({T, D}), .tokens_T = o.i32(T, V), .weight_VD = o.f32({V, D})};
-             return [a] { ops::embedding_forward(a); };
-           });
+  list.add(
+      {.name = "embedding forward", .phase = "embedding", .calls = passes, .bytes = 8 * elements},
+      [=](Operands& o, comm::ParallelGroups&) {
+        const ops::EmbeddingForward a{.y_TD = o.rows({T, D}), .tokens_T = o.i32({T}, V), .weight_VD = o.f32({V, D})};
+        return [a] { ops::embedding_forward(a); };
+      });
   list.add({.name = "embedding backward", .phase = "embedding", .calls = passes, .bytes = 24 * elements},
            [=](Operands& o, comm::ParallelGroups&) {
              const ops::EmbeddingBackward a{
                  .dweight_VD = o.gradient({V, D}),
-                 .dy_TD = o.f32({T, D}),
-                 .tokens_T = o.i32(T, V),
+                 .dy_TD = o.rows({T, D}),
+                 .tokens_T = o.i32({T}, V),
                  .granules = {.offsets = o.offsets(T, granules), .count = granules, .ends = true, .begins = true}};
              return [a] { ops::embedding_backward(a); };
            });
   list.norm("last norm", "head", "head", T, D, passes);
   // in chunks that end where granules do
-  const int64_t rows = T / granules, chunk = std::min(rows, std::max<int64_t>(256, (8 << 20) / (4 * V)));
+  const int64_t rows = T / granules, most = (s.layout.device == Device::cuda ? 512 : 8) << 20;
+  const int64_t chunk = std::min(rows, std::max<int64_t>(256, most / (4 * V)));
   const double chunks = std::ceil(static_cast<double>(rows) / static_cast<double>(chunk));
   const int64_t mean = static_cast<int64_t>(std::ceil(static_cast<double>(rows) / chunks));
   const double calls = passes * static_cast<double>(granules) * chunks;
-  list.linear({"lm_head", "head", "head", mean, V, D, calls, 1, 1});
+  const bool in_place = s.layout.activations() == DType::f32;
+  list.linear({"lm_head", "head", "head", mean, V, D, calls, 1, 1, false, true});
   list.add({.name = "cross_entropy", .phase = "head", .calls = calls, .bytes = 8 * static_cast<double>(mean * V)},
            [=](Operands& o, comm::ParallelGroups&) {
              const Tensor logits_TV = o.f32({mean, V});
              const ops::CrossEntropy a{.losses_T = o.f32({mean}),
-                                       .dlogits_TV = logits_TV,
+                                       .dlogits_TV = in_place ? logits_TV : o.rows({mean, V}),
                                        .logits_TV = logits_TV,
-                                       .targets_T = o.i32(mean, V),
+                                       .targets_T = o.i32({mean}, V),
                                        .scale = 1e-3f};
              return [a] { ops::cross_entropy(a); };
            });
@@ -232,8 +263,9 @@ std::vector<StepOp> step_ops(const Config& config, const Layout& layout) {
   return list.take();
 }
 
-Config sample_of(const Config& config) {
+Config sample_of(const Config& config, Device device) {
   Config sample = config;
+  if (device == Device::cuda) return sample;
   ModelConfig& m = sample.model;
   const int64_t heads = m.num_attention_heads, head_size = m.head_size(), kv = m.kv_heads();
   m.head_dim = head_size;

@@ -53,7 +53,8 @@ struct StepShapes {
 
 std::vector<StepOp> step_ops(const Config& config, const Layout& layout);
 
-// The same ops at shapes that fit into a few hundred MB, to measure what of the limits is reached.
-Config sample_of(const Config& config);
+// The same ops at shapes that a CPU gets through in a moment and that fit into a few hundred MB, to measure what of the
+// limits is reached; on a GPU those of the config.
+Config sample_of(const Config& config, Device device);
 
 }  // namespace engine::train

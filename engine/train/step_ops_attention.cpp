@@ -22,11 +22,11 @@ void add_causal_attention(StepOpList& list, double calls) {
             .flops = 2 * scores,
             .bytes = 4 * (2 * q + 2 * k)},
            [=](Operands& o, comm::ParallelGroups&) {
-             const attention::CausalAttentionForward a{.o_THC = o.f32({T, H * C}),
+             const attention::CausalAttentionForward a{.o_THC = o.rows({T, H * C}),
                                                        .lse_TH = o.f32({T, H}),
-                                                       .q_THC = o.f32({T, H * C}),
-                                                       .k_TGC = o.f32({T, G * C}),
-                                                       .v_TGC = o.f32({T, G * C}),
+                                                       .q_THC = o.rows({T, H * C}),
+                                                       .k_TGC = o.rows({T, G * C}),
+                                                       .v_TGC = o.rows({T, G * C}),
                                                        .num_heads = H,
                                                        .num_kv_heads = G,
                                                        .head_dim = C,
@@ -43,17 +43,15 @@ void add_causal_attention(StepOpList& list, double calls) {
             .flops = 5 * scores,
             .bytes = 4 * (4 * q + 4 * k)},
            [=](Operands& o, comm::ParallelGroups&) {
-             const Tensor lse_TH = o.f32({T, H});
-             for (int64_t i = 0; i < T * H; ++i) lse_TH.f32()[i] += 5;  // of a sum over many keys
-             const attention::CausalAttentionBackward a{.dq_THC = o.f32({T, H * C}),
-                                                        .dk_TGC = o.f32({T, G * C}),
-                                                        .dv_TGC = o.f32({T, G * C}),
-                                                        .do_THC = o.f32({T, H * C}),
-                                                        .q_THC = o.f32({T, H * C}),
-                                                        .k_TGC = o.f32({T, G * C}),
-                                                        .v_TGC = o.f32({T, G * C}),
-                                                        .o_THC = o.f32({T, H * C}),
-                                                        .lse_TH = lse_TH,
+             const attention::CausalAttentionBackward a{.dq_THC = o.rows({T, H * C}),
+                                                        .dk_TGC = o.rows({T, G * C}),
+                                                        .dv_TGC = o.rows({T, G * C}),
+                                                        .do_THC = o.rows({T, H * C}),
+                                                        .q_THC = o.rows({T, H * C}),
+                                                        .k_TGC = o.rows({T, G * C}),
+                                                        .v_TGC = o.rows({T, G * C}),
+                                                        .o_THC = o.rows({T, H * C}),
+                                                        .lse_TH = o.f32({T, H}, 4.5),  // of a sum over many keys
                                                         .num_heads = H,
                                                         .num_kv_heads = G,
                                                         .head_dim = C,
@@ -73,8 +71,8 @@ void add_rope(StepOpList& list, const std::string& name, int64_t heads, double c
               .calls = calls,
               .bytes = 8 * static_cast<double>(T * heads * C)},
              [=](Operands& o, comm::ParallelGroups&) {
-               const ops::Rope a{.x_THC = o.f32({T, heads * C}),
-                                 .positions = o.i32(T, S).i32(),
+               const ops::Rope a{.x_THC = o.rows({T, heads * C}),
+                                 .positions = o.i32({T}, S).i32(),
                                  .cos_PC = o.f32({S, C / 2}),
                                  .sin_PC = o.f32({S, C / 2}),
                                  .num_heads = heads,
@@ -107,7 +105,7 @@ void add_attention_ops(StepOpList& list) {
   // after attention and after the FFN
   list.add({.name = "residual_add", .phase = kForward, .calls = 2 * calls, .bytes = 12 * static_cast<double>(T * D)},
            [=](Operands& o, comm::ParallelGroups&) {
-             const ops::ResidualAdd a{.x_TD = o.f32({T, D}), .y_TD = o.f32({T, D})};
+             const ops::ResidualAdd a{.x_TD = o.rows({T, D}), .y_TD = o.rows({T, D})};
              return [a] { ops::residual_add(a); };
            });
 }

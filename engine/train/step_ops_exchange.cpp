@@ -23,11 +23,12 @@ void add_all_to_all(StepOpList& list, const std::string& name, int64_t rows, int
 
 void add_permute(StepOpList& list, const std::string& name, int64_t rows, int64_t from, double calls) {
   const int64_t D = list.shapes().model.hidden_size;
-  list.add({.name = name, .phase = "dispatch", .calls = calls, .bytes = 8 * static_cast<double>(rows * D)},
-           [=](Operands& o, comm::ParallelGroups&) {
-             const moe::Permute a{.y_ND = o.f32({rows, D}), .x_TD = o.f32({from, D}), .rows = o.i32(rows, from).i32()};
-             return [a] { moe::permute(a); };
-           });
+  list.add(
+      {.name = name, .phase = "dispatch", .calls = calls, .bytes = 8 * static_cast<double>(rows * D)},
+      [=](Operands& o, comm::ParallelGroups&) {
+        const moe::Permute a{.y_ND = o.rows({rows, D}), .x_TD = o.rows({from, D}), .rows = o.i32({rows}, from).i32()};
+        return [a] { moe::permute(a); };
+      });
 }
 
 }  // namespace

@@ -34,28 +34,29 @@ void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_
       [=](Operands& o, comm::ParallelGroups&) {
         const auto weights_e = packed_weights(o, experts, N, D, ops::PackFor::forward);
         ops::GroupedMatmulForward a{
-            .y_RN = o.f32({R, N}), .x_RD = o.f32({R, D}), .offsets_e = o.offsets(R, experts), .num_experts = experts};
+            .y_RN = o.rows({R, N}), .x_RD = o.rows({R, D}), .offsets_e = o.offsets(R, experts), .num_experts = experts};
         return [a, weights_e]() mutable {
           a.packed_weights_e = weights_e.data();
           ops::grouped_matmul_forward(a);
         };
       });
-  list.add(
-      {.name = name + " input gradient",
-       .phase = kBackward,
-       .limit = Limit::grouped_matmul,
-       .calls = calls,
-       .flops = 2 * r * n * d,
-       .bytes = 4 * (r * d + r * n + all)},
-      [=](Operands& o, comm::ParallelGroups&) {
-        const auto weights_e = packed_weights(o, experts, N, D, ops::PackFor::input_gradient);
-        ops::GroupedMatmulBackwardInput a{
-            .dx_RD = o.f32({R, D}), .dy_RN = o.f32({R, N}), .offsets_e = o.offsets(R, experts), .num_experts = experts};
-        return [a, weights_e]() mutable {
-          a.packed_weights_e = weights_e.data();
-          ops::grouped_matmul_backward_input(a);
-        };
-      });
+  list.add({.name = name + " input gradient",
+            .phase = kBackward,
+            .limit = Limit::grouped_matmul,
+            .calls = calls,
+            .flops = 2 * r * n * d,
+            .bytes = 4 * (r * d + r * n + all)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const auto weights_e = packed_weights(o, experts, N, D, ops::PackFor::input_gradient);
+             ops::GroupedMatmulBackwardInput a{.dx_RD = o.rows({R, D}),
+                                               .dy_RN = o.rows({R, N}),
+                                               .offsets_e = o.offsets(R, experts),
+                                               .num_experts = experts};
+             return [a, weights_e]() mutable {
+               a.packed_weights_e = weights_e.data();
+               ops::grouped_matmul_backward_input(a);
+             };
+           });
   list.add({.name = name + " weight gradient",
             .phase = kBackward,
             .limit = Limit::grouped_matmul,
@@ -72,8 +73,8 @@ void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_
              for (int64_t e = 0; e < experts; ++e) {
                for (int64_t g = 0; g <= granules; ++g) offsets.push_back(all_parts[e * granules + g]);
              }
-             ops::GroupedMatmulBackwardWeight a{.x_RD = o.f32({R, D}),
-                                                .dy_RN = o.f32({R, N}),
+             ops::GroupedMatmulBackwardWeight a{.x_RD = o.rows({R, D}),
+                                                .dy_RN = o.rows({R, N}),
                                                 .num_experts = experts,
                                                 .num_granules = granules,
                                                 .ends = true,
@@ -96,12 +97,12 @@ void add_router(StepOpList& list, double calls) {
       .normalize = s.model.norm_topk_prob,
       .num_groups = s.model.n_group,
       .groups_per_token = s.model.topk_group};
-  list.linear({"gate", "router", "router", T, E, s.model.hidden_size, calls, s.moe_layers, s.granules});
+  list.linear({"gate", "router", "router", T, E, s.model.hidden_size, calls, s.moe_layers, s.granules, true});
   list.add({.name = "router forward", .phase = "router", .calls = calls, .bytes = 8 * elements},
            [=](Operands& o, comm::ParallelGroups&) {
              const moe::RouterForward a{.scores_TE = o.f32({T, E}),
                                         .topk_weights_TK = o.f32({T, K}),
-                                        .topk_idx_TK = Tensor(o.i32(T * K, E).data, DType::i32, {T, K}),
+                                        .topk_idx_TK = o.i32({T, K}, E),
                                         .lse_T = o.f32({T}),
                                         .entropy_T = o.f32({T}),
                                         .logits_TE = o.f32({T, E}),
@@ -114,7 +115,7 @@ void add_router(StepOpList& list, double calls) {
              const moe::RouterBackward a{.dlogits_TE = o.f32({T, E}),
                                          .dtopk_weights_TK = o.f32({T, K}),
                                          .scores_TE = o.f32({T, E}),
-                                         .topk_idx_TK = Tensor(o.i32(T * K, E).data, DType::i32, {T, K}),
+                                         .topk_idx_TK = o.i32({T, K}, E),
                                          .logits_TE = o.f32({T, E}),
                                          .lse_T = o.f32({T}),
                                          .balance = {},
@@ -131,14 +132,14 @@ void add_rows(StepOpList& list, double calls) {
   // tokens and, with scales, their gradients
   list.add({.name = "permute", .phase = "dispatch", .calls = 2 * calls, .bytes = 2 * rows},
            [=](Operands& o, comm::ParallelGroups&) {
-             const moe::Permute a{.y_ND = o.f32({R, D}), .x_TD = o.f32({T, D}), .rows = o.i32(R, T).i32()};
+             const moe::Permute a{.y_ND = o.rows({R, D}), .x_TD = o.rows({T, D}), .rows = o.i32({R}, T).i32()};
              return [a] { moe::permute(a); };
            });
   list.add({.name = "unpermute", .phase = "dispatch", .calls = 2 * calls, .bytes = pairs + home},
            [=](Operands& o, comm::ParallelGroups&) {
-             const moe::Unpermute a{.y_TD = o.f32({T, D}),
-                                    .x_ND = o.f32({T * K, D}),
-                                    .rows_TK = o.i32(T * K, T * K).i32(),
+             const moe::Unpermute a{.y_TD = o.rows({T, D}),
+                                    .x_ND = o.rows({T * K, D}),
+                                    .rows_TK = o.i32({T, K}, T * K).i32(),
                                     .weights_TK = o.f32({T, K}).f32(),
                                     .num_slots = K};
              return [a] { moe::unpermute(a); };
@@ -146,25 +147,27 @@ void add_rows(StepOpList& list, double calls) {
   list.add({.name = "unpermute_weights backward", .phase = "dispatch", .calls = calls, .bytes = pairs + home},
            [=](Operands& o, comm::ParallelGroups&) {
              const moe::UnpermuteWeightsBackward a{.dweights_TK = o.f32({T, K}),
-                                                   .dy_TD = o.f32({T, D}),
-                                                   .x_ND = o.f32({T * K, D}),
-                                                   .rows_TK = o.i32(T * K, T * K).i32()};
+                                                   .dy_TD = o.rows({T, D}),
+                                                   .x_ND = o.rows({T * K, D}),
+                                                   .rows_TK = o.i32({T, K}, T * K).i32()};
              return [a] { moe::unpermute_weights_backward(a); };
            });
 }
 
-// Where rows go: lists made by one thread.
+// Where rows go: lists made by one thread, or by a GPU, and then with the wait for the numbers of rows.
 void add_route(StepOpList& list, double calls) {
   const StepShapes& s = list.shapes();
   const int64_t T = s.T, E = s.model.num_experts, K = s.model.num_experts_per_tok, D = s.model.hidden_size,
                 granules = s.granules;
+  const Layout layout = s.layout;
   list.add({.name = "route", .phase = "dispatch", .calls = calls, .bytes = 24 * static_cast<double>(T * K)},
            [=](Operands& o, comm::ParallelGroups& groups) {
-             auto dispatcher = std::make_shared<moe::TokenDispatcher>(*groups.ep, E, K, D);
+             auto dispatcher = std::make_shared<moe::TokenDispatcher>(*groups.ep, E, K, D, std::vector<int32_t>{}, 1,
+                                                                      layout.device, layout.activations());
              dispatcher->reserve(T, 1);
              const nn::Pass pass{
                  .num_sequences = 1, .seq_len = T, .granules = {.offsets = o.offsets(T, granules), .count = granules}};
-             const Tensor idx_TK(o.i32(T * K, E).data, DType::i32, {T, K});
+             const Tensor idx_TK = o.i32({T, K}, E);
              return [=] { dispatcher->route(pass, idx_TK); };
            });
 }

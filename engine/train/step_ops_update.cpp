@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <cstring>
 
-#include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "engine/ops/adamw.h"
+#include "engine/ops/convert.h"
 #include "engine/ops/gradient_finish.h"
 #include "engine/ops/squared_norm.h"
 #include "engine/train/step_op_list.h"
@@ -22,14 +22,13 @@ void add_slices(StepOpList& list, const std::string& what, int64_t elements, dou
              const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = o.f32({n}), .block = 4096};
              return [a] { ops::squared_norm(a); };
            });
-  list.add({.name = "adamw, " + what, .phase = kOptimizer, .calls = slices, .bytes = 28 * static_cast<double>(n)},
-           [=](Operands& o, comm::ParallelGroups&) {
-             const Tensor v_N = o.f32({n});
-             for (int64_t i = 0; i < n; ++i) v_N.f32()[i] += 1;
-             const ops::AdamW a{
-                 .weight_N = o.f32({n}), .m_N = o.f32({n}), .v_N = v_N, .gradient_N = o.f32({n}), .lr = 1e-4f};
-             return [a] { ops::adamw(a); };
-           });
+  list.add(
+      {.name = "adamw, " + what, .phase = kOptimizer, .calls = slices, .bytes = 28 * static_cast<double>(n)},
+      [=](Operands& o, comm::ParallelGroups&) {
+        const ops::AdamW a{
+            .weight_N = o.f32({n}), .m_N = o.f32({n}), .v_N = o.f32({n}, 0.5), .gradient_N = o.f32({n}), .lr = 1e-4f};
+        return [a] { ops::adamw(a); };
+      });
 }
 
 // The end of the exact sums and the clearing of gradients, `elements` at a time.
@@ -42,12 +41,8 @@ void add_sweeps(StepOpList& list, const std::string& what, int64_t elements, int
               .calls = static_cast<double>(all) / static_cast<double>(count),
               .bytes = static_cast<double>(count * size)},
              [=](Operands& o, comm::ParallelGroups&) {
-               char* memory = reinterpret_cast<char*>(o.f32({count * size / 4}).f32());
-               return [=] {
-                 parallel_ranges(count * size, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
-                   std::memset(memory + begin, 0, static_cast<size_t>(end - begin));
-                 });
-               };
+               const Tensor numbers = o.f32({count * size / 4});
+               return [=] { set_zero(numbers); };
              });
   };
   clear("clearing of gradients, ", kOptimizer, n, mine, 4);
@@ -61,6 +56,19 @@ void add_sweeps(StepOpList& list, const std::string& what, int64_t elements, int
              return [a] { ops::gradient_finish(a); };
            });
   clear("clearing of sums, ", kReduce, others, elements - mine, 8);
+}
+
+// On a GPU in bf16, once a step.
+void add_conversion(StepOpList& list, int64_t elements) {
+  const int64_t n = std::min<int64_t>(elements, 1 << 24);
+  list.add({.name = "conversion of weights",
+            .phase = kOptimizer,
+            .calls = static_cast<double>(elements) / static_cast<double>(n),
+            .bytes = 6 * static_cast<double>(n)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const ops::Convert a{.y_TD = o.rows({n}), .x_TD = o.f32({n})};
+             return [a] { ops::convert(a); };
+           });
 }
 
 void add_small_sums(StepOpList& list, const std::string& name, const char* phase, int64_t count, double calls) {
@@ -142,6 +150,7 @@ void add_update_ops(StepOpList& list, const Config& config) {
   add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks));
   add_slices(list, "experts", s.expert / replicas,
              3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas));
+  if (s.layout.element_bytes < 4) add_conversion(list, s.dense + s.expert);
   dense.add_gather();
   experts.add_gather();
   if (ranks == 1) return;

@@ -8,7 +8,10 @@
 #include "comm/thread_group.h"
 #include "engine/core/available_memory.h"
 #include "engine/core/buffer.h"
+#include "engine/core/device.h"
+#include "engine/core/error.h"
 #include "engine/core/profiler.h"
+#include "engine/ops/device_rates.h"
 #include "engine/ops/fma_peak.h"
 #include "engine/ops/read_rate.h"
 
@@ -48,8 +51,8 @@ double agree(double value, comm::Group& world) {
 }
 
 // Ops that share a round: as many as have memory for their operands at once.
-std::vector<std::span<const StepOp>> rounds_of(const std::vector<StepOp>& ops) {
-  constexpr double kMostBytes = 256 << 20;
+std::vector<std::span<const StepOp>> rounds_of(const std::vector<StepOp>& ops, Device device) {
+  const double kMostBytes = device == Device::cuda ? 8e9 : 256e6;
   std::vector<std::span<const StepOp>> rounds;
   double bytes = 0;
   for (const StepOp& op : ops) {
@@ -64,7 +67,8 @@ std::vector<std::span<const StepOp>> rounds_of(const std::vector<StepOp>& ops) {
 // step and ranks wait for each other as often.
 class Round {
  public:
-  Round(std::span<const StepOp> ops, comm::ParallelGroups& groups) : ops_(ops), world_(*groups.world) {
+  Round(std::span<const StepOp> ops, comm::ParallelGroups& groups, Device device)
+      : ops_(ops), world_(*groups.world), device_(device) {
     for (const StepOp& op : ops) {
       runs_.push_back(op.prepare(groups));
       most_calls_ = std::max(most_calls_, op.calls);
@@ -81,9 +85,9 @@ class Round {
       for (size_t i = 0; i < ops_.size(); ++i) {
         const double share = ops_[i].calls / most_calls_;
         if (pass > 0 && std::floor((pass + 1) * share) <= std::floor(pass * share)) continue;
-        runs_[i]();
+        call(runs_[i]);
         const double end = monotonic_seconds();
-        seconds[i] += end - start;
+        seconds[i] += (end - start) / calls_together();
         start = end;
         ++calls[i];
       }
@@ -93,17 +97,26 @@ class Round {
   }
 
  private:
+  // So many calls of a GPU's ops are queued at once, as in a step, where the host runs ahead of them.
+  int calls_together() const { return device_ == Device::cuda ? 8 : 1; }
+  void call(const StepOp::Run& run) const {
+    for (int i = 0; i < calls_together(); ++i) run();
+    if (device_ == Device::cuda) device_synchronize();
+  }
+
   static constexpr int kPasses = 4;
   std::span<const StepOp> ops_;
   comm::Group& world_;
+  Device device_;
   std::vector<StepOp::Run> runs_;
   double most_calls_ = 0;
 };
 
 // Seconds of one call of each op of a round, all ranks at once.
-std::vector<double> time_round(std::span<const StepOp> ops, comm::ParallelGroups& groups, double seconds) {
+std::vector<double> time_round(std::span<const StepOp> ops, comm::ParallelGroups& groups, Device device,
+                               double seconds) {
   comm::Group& world = *groups.world;
-  Round round(ops, groups);
+  Round round(ops, groups, device);
   round.run();
   const double start = monotonic_seconds();
   round.run();
@@ -187,33 +200,38 @@ StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& clust
   return time;
 }
 
-std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, double seconds) {
+std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, Device device,
+                             double seconds) {
   std::vector<double> times;
-  const std::vector<std::span<const StepOp>> rounds = rounds_of(ops);
+  const std::vector<std::span<const StepOp>> rounds = rounds_of(ops, device);
   for (const std::span<const StepOp> round : rounds) {
-    const std::vector<double> some = time_round(round, groups, seconds / static_cast<double>(rounds.size()));
+    const std::vector<double> some = time_round(round, groups, device, seconds / static_cast<double>(rounds.size()));
     times.insert(times.end(), some.begin(), some.end());
   }
   return times;
 }
 
 Machine measure_machine(const Config& config, const Layout& layout, double seconds) {
-  const Config sample = sample_of(config);
+  const Config sample = sample_of(config, layout.device);
+  const bool on_gpu = layout.device == Device::cuda;
+  ENSURE(!on_gpu || layout.ranks == 1, "one GPU is measured, not ", layout.ranks);
   Machine machine;
-  machine.description.name = "this machine";
   machine.description.ranks = machine.description.ranks_per_node = layout.ranks;
-  machine.description.memory.value = std::max<int64_t>(0, available_memory()) / layout.ranks;
+  machine.description.element_bytes = layout.element_bytes;
   comm::run_thread_ranks(layout.ranks, layout.threads, [&](std::unique_ptr<comm::Group> world) {
     comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), layout.ep_size);
     const std::vector<StepOp> ops = step_ops(sample, layout);
+    const int64_t memory = on_gpu ? device_memory_free() : std::max<int64_t>(0, available_memory()) / layout.ranks;
     groups.world->barrier();
-    const double flops = ops::measure_fma_peak_gflops() * 1e9;
+    const double gflops = on_gpu ? ops::measure_product_gflops(layout.activations()) : ops::measure_fma_peak_gflops();
     groups.world->barrier();
-    const double read = ops::measure_read_bytes_per_second();
+    const double read = on_gpu ? ops::measure_copy_bytes_per_second() : ops::measure_read_bytes_per_second();
     const LinkConfig link = groups.world->size() > 1 ? measure_link(*groups.world) : LinkConfig{};
-    const std::vector<double> times = time_ops(ops, groups, seconds);
+    const std::vector<double> times = time_ops(ops, groups, layout.device, seconds);
     if (groups.world->rank() != 0) return;
-    machine.description.flops_per_second = flops;
+    machine.description.name = on_gpu ? device_name() : "this machine";
+    machine.description.memory.value = memory;
+    machine.description.flops_per_second = gflops * 1e9;
     machine.description.memory_bytes_per_second = read;
     machine.description.in_node = link;
     for (size_t i = 0; i < ops.size(); ++i) {

@@ -35,13 +35,15 @@ StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& clust
 
 // Seconds of one call of each op, as it is between the others: on average over ranks and calls in the middle one of
 // some rounds. Collective; takes about `seconds` in all and a few hundred MB of memory.
-std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, double seconds);
+std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, Device device,
+                             double seconds);
 
 struct Machine {
   ClusterConfig description;
   Slowdowns slowdowns;
 };
-// This machine with so many ranks as threads, all of them at work: about `seconds` at the shapes of sample_of(config).
+// This machine with so many ranks as threads, all of them at work, or one GPU of it: about `seconds` at the shapes of
+// sample_of(config).
 Machine measure_machine(const Config& config, const Layout& layout, double seconds);
 
 }  // namespace engine::train

@@ -61,9 +61,9 @@ TEST_CASE("step_ops: what is sent") {
   CHECK(std::none_of(alone.begin(), alone.end(), [](const StepOp& op) { return op.is_link(); }));
   const auto two = step_ops(config, {.ranks = 2, .ep_size = 2});
   // 2 layers, 96 tokens a rank: of 2 choices of 8 experts half stay at home; tokens go to 1.5 ranks on average
-  const double row = 4 * 24, weights = 4 * 2;
+  const double row = 4 * 24, weights = 4 * 2, counts = 8 * 2;
   CHECK(sent(two, Limit::link_ep) ==
-        doctest::Approx(2 * (96 * 2 * row + 72 * 2 * row + 72 * 2 * weights)).epsilon(1e-9));
+        doctest::Approx(2 * (96 * 2 * row + 72 * 2 * row + 72 * 2 * weights + counts)).epsilon(1e-9));
   CHECK(sent(two, Limit::link_expert_dp) == 0);
   const auto dense = step_ops(config, {.ranks = 2, .ep_size = 1});
   CHECK(sent(dense, Limit::link_ep) == 0);
@@ -77,7 +77,8 @@ TEST_CASE("step_ops: every op runs alone, and takes time") {
     std::vector<double> seconds;
     comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> world) {
       comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep);
-      const std::vector<double> mine = engine::train::time_ops(step_ops(variant(), layout), groups, 0.05);
+      const std::vector<double> mine =
+          engine::train::time_ops(step_ops(variant(), layout), groups, engine::Device::cpu, 0.05);
       if (groups.world->rank() == 0) seconds = mine;
     });
     CHECK(seconds.size() == step_ops(variant(), layout).size());
