@@ -6,8 +6,9 @@ usage: bench_vs_torch.py [--rounds N] [--threads N] [--variants LIST] [--results
 Default configs: the three of configs/bench_*_cpu.json. Needs torch, transformers and numpy from PyPI; skipped with exit 77
 without them. PyTorch computes the same model (transformers' Mixtral class, SDPA attention) in fp32 on a batch of the same
 shape in one pass, with fused AdamW, clipping and the auxiliary loss. Variants: eager (experts in a loop),
-default (grouped_mm, what transformers 5 takes), compiled (the same under torch.compile). In each round every contestant has the machine for itself;
-figures are medians over the rounds, the FMA peak is Switchyard's measurement between its steps.
+default (grouped_mm, what transformers 5 takes), compiled (the same under torch.compile). Each variant takes turns with
+Switchyard, one computing at a time, and its ratio is to Switchyard's steps in the same turns; a variant has the memory of the
+machine beside Switchyard for itself. Figures are medians, the FMA peak is Switchyard's measurement between its steps.
 """
 
 import argparse
@@ -98,34 +99,39 @@ def switchyard_step(path, threads, steps):
     return json.loads(out.splitlines()[-1]), usage.ru_maxrss
 
 
+def take_turns(path, variant, options):
+    """Both sides' measurements, or None where PyTorch does not run."""
+    torch = Torch(os.path.join(ROOT, path), variant, options.threads)
+    ours = []
+    try:
+        for _ in range(2):  # compiles, and fills caches
+            torch.step(counts=False)
+        for _ in range(options.rounds):
+            ours.append(switchyard_step(os.path.join(ROOT, path), options.threads, 3))
+            torch.step()
+    except (RuntimeError, BrokenPipeError):
+        print(f"{path}: PyTorch {variant} does not run here", file=sys.stderr)
+        return None
+    torch.end()
+    return ours, torch
+
+
 def compare(path, options):
-    contestants = {}
-    for variant in options.variants.split(","):
-        contestants[variant] = Torch(os.path.join(ROOT, path), variant, options.threads)
-        try:
-            for _ in range(2):  # compiles, and fills caches
-                contestants[variant].step(counts=False)
-        except RuntimeError:
-            print(f"{path}: PyTorch {variant} does not run here", file=sys.stderr)
-            del contestants[variant]
-    ours, peak_kib = [], 0
-    for _ in range(options.rounds):
-        measured, kib = switchyard_step(os.path.join(ROOT, path), options.threads, 3)
-        ours.append(measured)
-        peak_kib = max(peak_kib, kib)
-        for contestant in contestants.values():
-            contestant.step()
+    turns = {variant: take_turns(path, variant, options) for variant in options.variants.split(",")}
+    turns = {variant: turn for variant, turn in turns.items() if turn is not None}
+    all_ours = [measured for ours, _ in turns.values() for measured, _ in ours]
+    peak_kib = max(kib for ours, _ in turns.values() for _, kib in ours)
     tokens = json.load(open(os.path.join(ROOT, path), encoding="utf-8"))["train"]["batch_tokens"]
-    peak = statistics.median(m["peak_gflops"] for m in ours)
-    gflops = statistics.median(m["model_gflops"] for m in ours)
-    seconds = statistics.median(m["step_seconds"] for m in ours)
+    peak = statistics.median(m["peak_gflops"] for m in all_ours)
+    gflops = statistics.median(m["model_gflops"] for m in all_ours)
+    seconds = statistics.median(m["step_seconds"] for m in all_ours)
     rows = [("Switchyard", seconds, gflops, gflops / peak, "", peak_kib)]
-    for variant, contestant in contestants.items():
-        contestant.end()
-        theirs = statistics.median(contestant.seconds)
+    for variant, (ours, torch) in turns.items():
+        theirs = statistics.median(torch.seconds)
         rate = gflops * seconds / theirs
-        rows.append((f"PyTorch {variant}", theirs, rate, rate / peak, f"{theirs / seconds:.2f} x", contestant.peak_kib))
-    lines = [f"### {os.path.basename(path)}: FMA peak {peak:.0f} GFLOP/s ({ours[0]['cpu']}), {options.rounds} rounds", ""]
+        ratio = theirs / statistics.median(m["step_seconds"] for m, _ in ours)
+        rows.append((f"PyTorch {variant}", theirs, rate, rate / peak, f"{ratio:.2f} x", torch.peak_kib))
+    lines = [f"### {os.path.basename(path)}: FMA peak {peak:.0f} GFLOP/s ({all_ours[0]['cpu']}), {options.rounds} rounds", ""]
     lines += ["| | s/step | tokens/s | model GFLOP/s | of peak | Switchyard is faster by | peak memory |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name, s, rate, fraction, ratio, kib in rows:
