@@ -31,6 +31,8 @@ def read_bugs():
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
         if not lines:
             continue
+        if len(lines) != 4:
+            sys.exit(f"tests/planted_bugs.txt: a block has {len(lines)} lines, but should have 4:\n{block}")
         path, before, after, test = lines[0], lines[1][2:], lines[2][2:], lines[3][2:]
         name, what = test.split(":", 1)
         bugs.append({"path": path, "before": before, "after": after, "test": name, "what": what.strip()})
