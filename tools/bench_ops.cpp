@@ -45,8 +45,8 @@ int run(const Options& options) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   if (!options.json) {
     if (on_gpu) {
-      std::printf("%s; a large product in %s reaches %.1f GFLOP/s, a copy %.1f GB/s\n\n",
-                  limits.name.c_str(), dtype_name(layout.activations()), limits.flops_per_second * 1e-9,
+      std::printf("%s; a large product in %s reaches %.1f GFLOP/s, a copy %.1f GB/s\n\n", limits.name.c_str(),
+                  dtype_name(layout.activations()), limits.flops_per_second * 1e-9,
                   limits.memory_bytes_per_second * 1e-9);
     } else {
       std::printf("%d ranks x %d threads, %s; of a rank: FMA peak %.1f GFLOP/s, %.1f GB/s read from memory\n\n",
