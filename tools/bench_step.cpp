@@ -82,8 +82,9 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
       trainer.model().profiler().clear();
       if (device == Device::cuda) waits_before = device_waits();
     }
+    groups.world->barrier();  // else those who measure the peak delay those who are still in a step, or the reverse
     if (step >= 2) peaks.push_back(device == Device::cuda ? peak : ops::measure_fma_peak_gflops());
-    groups.world->barrier();  // else a step begins with a wait for those who still measure
+    groups.world->barrier();
     const train::StepResult r = trainer.train_step(step * config.sequences_per_step(), read);
     if (step >= 2) seconds.push_back(r.seconds);
     result.loss = r.loss;
