@@ -1,9 +1,12 @@
 // The floor everything stands on: random numbers, hashes, threads, memory plans, elementary functions.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
 #include "engine/core/arena.h"
+#include "engine/core/buffer.h"
 #include "engine/core/hash.h"
+#include "engine/core/planning.h"
 #include "engine/core/simd.h"
 #include "engine/core/thread_pool.h"
 #include "tests/support/compare.h"
@@ -118,4 +121,19 @@ TEST_CASE("simd: exp, log, sin and cos are within their bounds and right at the 
   CHECK(simd::log(1.0f) == 0);
   CHECK(simd::log(0.0f) == -infinity);
   CHECK(std::isnan(simd::log(-1.0f)));
+}
+
+TEST_CASE("buffer: what buffers come to is counted, planned ones left out") {
+  const BufferBytes before = buffer_bytes();
+  Buffer first(1000);
+  {
+    Buffer second(int64_t{1} << 30);  // never touched
+    const Buffer::Planning planning;
+    const Buffer imagined(int64_t{1} << 32);
+    CHECK(buffer_bytes().now == before.now + 1000 + (int64_t{1} << 30));
+  }
+  CHECK(buffer_bytes().now == before.now + 1000);
+  CHECK(buffer_bytes().most == std::max(before.most, before.now + 1000 + (int64_t{1} << 30)));
+  first = Buffer();
+  CHECK(buffer_bytes().now == before.now);
 }
