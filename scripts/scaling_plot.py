@@ -128,10 +128,11 @@ def main():
         curves[curve] = [measure(os.path.abspath(options.switchyard), curve, x, options.seconds) for x in xs]
         mark_outliers(curves[curve])
         print(f"{curve}: " + ", ".join(f"{p['x']}: {p['measured']:.0f}" for p in curves[curve]), file=sys.stderr, flush=True)
-    arguments = [a for a in sys.argv[1:] if not a.startswith(("/", "--switchyard"))]
+    arguments = ["--seconds", f"{options.seconds:g}"]
     text = table(curves, " ".join(["scripts/scaling_plot.py", *arguments]))
     print(text)
     if options.results:
+        os.makedirs(options.results, exist_ok=True)
         open(os.path.join(options.results, "scaling.md"), "w", encoding="utf-8").write(text)
         open(os.path.join(options.results, "scaling.svg"), "w", encoding="utf-8").write(svg(curves))
 
