@@ -139,12 +139,14 @@ void MoeLayer::limit_room() {
   shared_.recv_bytes_layer[index_] = std::max(row_bytes(), experts_.bytes_of(rows) + dispatcher_.bytes_of(rows));
   const int64_t total = std::accumulate(shared_.recv_bytes_layer.begin(), shared_.recv_bytes_layer.end(), int64_t{0});
   if (total <= shared_.recv_memory) return;
-  throw engine::Error(engine::ExitCode::environment,
-                      engine::str("layer ", layer_, " sends ", rows, " rows to the experts of rank ", ep_.rank(),
-                                  " of ep, and rows would take ", engine::print_bytes(total),
-                                  " there, but parallel.recv_memory is ", engine::print_bytes(shared_.recv_memory),
-                                  "; raise it, use smaller passes (train.micro_batch) or more ranks, or bound the load "
-                                  "with model.router.capacity_factor"));
+  throw engine::Error(
+      engine::ExitCode::environment,
+      engine::str("layer ", layer_, " sends ", rows, " rows to the experts of rank ", ep_.rank(),
+                  " of ep, and rows would take ", engine::print_bytes(total), " there, but parallel.recv_memory is ",
+                  engine::print_bytes(shared_.recv_memory),
+                  "; raise it, lower parallel.recv_headroom, use smaller passes (train.micro_batch) or more "
+                  "ranks, or bound the load "
+                  "with model.router.capacity_factor"));
 }
 
 int64_t MoeLayer::experts_used() const {
@@ -212,8 +214,8 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
   if (shared_expert_) engine::ops::residual_add({.x_TD = y_TD, .y_TD = shared_TD});
 }
 
-// Sends the rows on their way, and returns what the shared expert adds: it computes while they travel or, where that
-// takes longer, while the host waits for their number.
+// Sends the rows on their way, and returns what the shared expert adds: it computes while they travel or, where one GPU
+// has them all, while the host waits for their number.
 Tensor MoeLayer::start_experts(const Pass& pass, ConstTensor x_TD, ConstTensor topk_idx_TK) {
   const bool early = dispatcher_.can_permute_early();
   Tensor shared_TD;

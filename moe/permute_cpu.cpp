@@ -12,11 +12,13 @@ void permute(const Permute& a) {
   const int64_t D = a.x_TD.columns();
   engine::parallel_ranges(a.y_ND.rows(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const float* from = a.x_TD.f32() + a.rows[n] * a.x_TD.row_stride;
       float* to = a.y_ND.f32() + n * a.y_ND.row_stride;
       if (a.rows[n] < 0) {
         for (int64_t d = 0; d < D; ++d) to[d] = 0.0f;
-      } else if (a.scales == nullptr) {
+        continue;
+      }
+      const float* from = a.x_TD.f32() + a.rows[n] * a.x_TD.row_stride;
+      if (a.scales == nullptr) {
         for (int64_t d = 0; d < D; ++d) to[d] = from[d];
       } else {
         const float scale = a.scales[n];

@@ -129,6 +129,8 @@ def main():
         mark_outliers(curves[curve])
         print(f"{curve}: " + ", ".join(f"{p['x']}: {p['measured']:.0f}" for p in curves[curve]), file=sys.stderr, flush=True)
     arguments = ["--seconds", f"{options.seconds:g}"]
+    arguments += ["--quick"] if options.quick else []
+    arguments += ["--only", f"'{options.only}'"] if options.only else []
     text = table(curves, " ".join(["scripts/scaling_plot.py", *arguments]))
     print(text)
     if options.results:

@@ -44,6 +44,7 @@ struct Measured {
   std::vector<Profiler::Phase> phases;  // seconds per step
   double loss = 0;
   int64_t memory = 0, resident = 0;  // that all ranks took: in buffers and on the heap, and in pages of the machine
+  int64_t heap = 0;                  // of that, of the whole process after the steps
   double imbalance = 0;              // of the last step's load
   double waits = 0, waited = 0;      // of the host for the GPU: times and seconds per step
 };
@@ -98,7 +99,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
     trainer.model().profiler().wait_for_device();
     for (int64_t step = 0; step < options.steps; ++step) trainer.train_step(step * config.sequences_per_step(), read);
   }
-  if (device == Device::cpu && groups.world->rank() == 0) result.memory = heap_bytes();
+  if (device == Device::cpu && groups.world->rank() == 0) result.heap = heap_bytes();
   result.imbalance = imbalance_of(trainer.tokens_per_expert(), config.model.num_experts);
   std::sort(seconds.begin(), seconds.end());
   std::sort(peaks.begin(), peaks.end());
@@ -125,7 +126,7 @@ int run(const Options& options) {
     if (groups.world->rank() == 0) m = mine;
   });
   if (options.device == "cpu") {
-    m.memory = m.memory + buffer_bytes().most - memory_before;
+    m.memory = buffer_bytes().most + m.heap - memory_before;
     m.resident = peak_resident_memory() - resident_before;
   }
   const double tokens = static_cast<double>(config.batch_tokens());
@@ -160,8 +161,8 @@ int run(const Options& options) {
   std::printf("%s: %.0f tokens/s, %.3f s per step of %.0f tokens (median of %lld)\n", options.config.c_str(),
               tokens / m.seconds, m.seconds, tokens, static_cast<long long>(options.steps));
   if (options.device == "cuda") {
-    std::printf("model %.1f GFLOP/s = %.2f of the %.1f GFLOP/s of a product in %s of 8192 x 8192 matrices (%s)\n",
-                gflops, fraction, m.peak_gflops, config.train.precision.c_str(), device_name().c_str());
+    std::printf("model %.1f GFLOP/s = %.2f of the %.1f GFLOP/s of a large product in %s (%s)\n", gflops, fraction,
+                m.peak_gflops, config.train.precision.c_str(), device_name().c_str());
   } else {
     std::printf(
         "model %.1f GFLOP/s = %.2f of the FMA peak of %.1f GFLOP/s measured between the steps (%d ranks x %d threads, "

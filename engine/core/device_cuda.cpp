@@ -40,6 +40,16 @@ void wait_for_device(Wait wait) {
   if (here.check) here.check();
 }
 
+struct MemoryInfo {
+  size_t free, total;
+};
+MemoryInfo memory_info() {
+  context();  // the thread's device
+  MemoryInfo info{};
+  CUDA_CHECK(cudaMemGetInfo(&info.free, &info.total));
+  return info;
+}
+
 }  // namespace
 
 std::string why_no_device() {
@@ -105,17 +115,12 @@ void set_stream_check(std::function<void()> check) {
 }
 
 int64_t device_memory_used() {
-  context();  // the thread's device
-  size_t free = 0, total = 0;
-  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  const auto [free, total] = memory_info();
   return static_cast<int64_t>(total - free);
 }
 
 int64_t device_memory_free() {
-  context();  // the thread's device
-  size_t free = 0, total = 0;
-  CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  return static_cast<int64_t>(free);
+  return static_cast<int64_t>(memory_info().free);
 }
 
 void* device_allocate(int64_t bytes) {

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "comm/imagined_group.h"
-#include "engine/core/device.h"
 #include "engine/core/thread_pool.h"
 #include "engine/core/transfer.h"
 #include "engine/model/model.h"
@@ -37,7 +36,6 @@ Tensor Operands::rows(std::initializer_list<int64_t> dims) {
   const Tensor tensor = zeros(activations_, dims);
   Operands wide(device_, DType::f32);
   ops::convert({.y_TD = tensor, .x_TD = wide.f32(dims)});
-  if (device_ == Device::cuda) device_synchronize();  // before its memory goes
   return tensor;
 }
 

@@ -33,8 +33,9 @@ struct StepTime {
 StepTime predict_step(const std::vector<StepOp>& ops, const ClusterConfig& cluster, const Layout& layout,
                       const Slowdowns& measured);
 
-// Seconds of one call of each op, as it is between the others: on average over ranks and calls in the middle one of
-// some rounds. Collective; takes about `seconds` in all and a few hundred MB of memory.
+// Seconds of one call of each op, as it is between the others, on average over ranks: rounds over all ops, whose sum is
+// that of the middle round and whose shares are those of all. Collective; takes about `seconds` in all and a few
+// hundred MB of memory.
 std::vector<double> time_ops(const std::vector<StepOp>& ops, comm::ParallelGroups& groups, Device device,
                              double seconds);
 

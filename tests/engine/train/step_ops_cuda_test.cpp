@@ -2,7 +2,7 @@
 #include "engine/core/device.h"
 #include "engine/train/step_time.h"
 #include "tests/support/device.h"
-#include "tests/support/tiny_run.h"
+#include "tests/support/mixed_config.h"
 
 using engine::Config;
 using engine::DType;
@@ -10,17 +10,6 @@ using engine::train::Layout;
 using engine::train::StepOp;
 
 namespace {
-
-Config variant(DType storage) {
-  Config config = test::tiny_config();
-  config.model.n_shared_experts = 1;
-  config.model.first_k_dense_replace = 1;
-  config.model.num_hidden_layers = 2;
-  config.model.intermediate_size = 40;
-  config.model.qk_norm = "head";
-  config.train.precision = storage == DType::f32 ? "fp32" : "bf16";
-  return config;
-}
 
 Layout layout_of(DType storage) {
   return {.device = test::Device::cuda, .element_bytes = storage == DType::f32 ? 4 : 2};
@@ -31,7 +20,7 @@ Layout layout_of(DType storage) {
 TEST_CASE("cuda: every op of a step runs alone") {
   comm::ParallelGroups groups = comm::make_parallel_groups(comm::make_self_group(), 1);
   test::for_each_storage([&](DType storage) {
-    const std::vector<StepOp> ops = engine::train::step_ops(variant(storage), layout_of(storage));
+    const std::vector<StepOp> ops = engine::train::step_ops(test::mixed_config(), layout_of(storage));
     CHECK(ops.size() > 60);
     for (const StepOp& op : ops) {
       INFO(op.name);
@@ -49,7 +38,7 @@ TEST_CASE("cuda: what a device reaches is measured") {
     return;
   }
 #endif
-  const Config config = variant(DType::bf16);
+  const Config config = test::mixed_config();
   const Layout layout = layout_of(DType::bf16);
   const engine::train::Machine machine = engine::train::measure_machine(config, layout, 0.01);
   CHECK(machine.description.memory.value > 0);
@@ -57,7 +46,12 @@ TEST_CASE("cuda: what a device reaches is measured") {
   CHECK(machine.description.flops_per_second > 0);
   CHECK(machine.description.memory_bytes_per_second > 0);
   const std::vector<StepOp> ops = engine::train::step_ops(config, layout);
-  for (const StepOp& op : ops) CHECK(machine.slowdowns.at(op.name) > 0);
+  double seconds = 0;
+  for (const StepOp& op : ops) {
+    const double slowdown = machine.slowdowns.at(op.name);
+    CHECK(slowdown > 0);
+    seconds += op.calls * slowdown * engine::train::least_seconds(op, machine.description, layout);
+  }
   const auto time = engine::train::predict_step(ops, machine.description, layout, machine.slowdowns);
-  CHECK(time.seconds > time.least * 1e-3);
+  CHECK(time.seconds == doctest::Approx(seconds));
 }

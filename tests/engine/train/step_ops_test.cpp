@@ -7,7 +7,7 @@
 #include "engine/config/parameter_count.h"
 #include "engine/train/step_time.h"
 #include "tests/support/compare.h"
-#include "tests/support/tiny_run.h"
+#include "tests/support/mixed_config.h"
 
 using engine::Config;
 using engine::train::Layout;
@@ -23,20 +23,10 @@ double product_flops(const std::vector<StepOp>& ops) {
   return flops;
 }
 
-Config variant() {
-  Config config = test::tiny_config();
-  config.model.n_shared_experts = 1;
-  config.model.first_k_dense_replace = 1;
-  config.model.num_hidden_layers = 3;
-  config.model.intermediate_size = 40;
-  config.model.qk_norm = "head";
-  return config;
-}
-
 }  // namespace
 
 TEST_CASE("step_ops: products add up to the model's FLOPs, whatever the layout") {
-  for (const Config& config : {test::tiny_config(), variant()}) {
+  for (const Config& config : {test::tiny_config(), test::mixed_config()}) {
     const double tokens = static_cast<double>(config.batch_tokens());
     const double forward = engine::forward_flops_per_token(config.model, config.train.seq_len);
     const auto& m = config.model;
@@ -78,10 +68,10 @@ TEST_CASE("step_ops: every op runs alone, and takes time") {
     comm::run_thread_ranks(ranks, 1, [&](std::unique_ptr<comm::Group> world) {
       comm::ParallelGroups groups = comm::make_parallel_groups(std::move(world), ep);
       const std::vector<double> mine =
-          engine::train::time_ops(step_ops(variant(), layout), groups, engine::Device::cpu, 0.05);
+          engine::train::time_ops(step_ops(test::mixed_config(), layout), groups, engine::Device::cpu, 0.05);
       if (groups.world->rank() == 0) seconds = mine;
     });
-    CHECK(seconds.size() == step_ops(variant(), layout).size());
+    CHECK(seconds.size() == step_ops(test::mixed_config(), layout).size());
     CHECK(std::all_of(seconds.begin(), seconds.end(), [](double s) { return s > 0 && s < 1; }));
   }
 }
