@@ -41,7 +41,7 @@ inline void pack_tile(HeadRows from, int64_t rows, int64_t C, float* panels) {
 inline void tile_scores(HeadRows a, int64_t rows, int64_t C, const float* b, int64_t columns, float* out) {
   for (int64_t j = 0; j < columns; j += kPanel) {
     product_panel(RowsA{a.first, a.step}, b + j * C, C, out + j, kTile, rows,
-                  columns - j < kPanel ? columns - j : kPanel, true, b + (j + kPanel) * C);
+                  columns - j < kPanel ? columns - j : kPanel, true, {b + (j + kPanel) * C});
   }
 }
 
@@ -50,7 +50,7 @@ template <class A>
 inline void tile_update(A a, int64_t rows, int64_t K, const float* b, int64_t C, float* out, int64_t out_step) {
   for (int64_t c = 0; c < C; c += kPanel) {
     product_panel(a, b + c * kTile, K, out + c, out_step, rows, C - c < kPanel ? C - c : kPanel, false,
-                  b + (c + kPanel) * kTile);
+                  {b + (c + kPanel) * kTile});
   }
 }
 

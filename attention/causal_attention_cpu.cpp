@@ -38,17 +38,27 @@ struct RunningSoftmax {
   float largest, sum;
 };
 
+// Lanes of keys [j, j + 16) that a query sees keep `x`, the others get `hidden`.
+ALWAYS_INLINE F16 mask(F16 x, int64_t j, Visible keys, float hidden) {
+  if (keys.begin <= j && j + 16 <= keys.end) return x;
+  const F16 lanes = simd::to_float(simd::lane_numbers());
+  const F16 begin = simd::broadcast(static_cast<float>(keys.begin - j));
+  const F16 end = simd::broadcast(static_cast<float>(keys.end - j));
+  return simd::select((lanes >= begin) & (lanes < end), x, simd::broadcast(hidden));
+}
+
 // Turns the scores of one query and tile into weights relative to the new maximum, and rescales its output row.
 ALWAYS_INLINE void weigh(float* scores, Visible keys, float scale, RunningSoftmax& row, float* out, int64_t C) {
-  for (int64_t j = 0; j < kTile; ++j) {
-    scores[j] = j >= keys.begin && j < keys.end ? scores[j] * scale : kLowest;
-  }
   if (keys.begin >= keys.end) {
     for (int64_t j = 0; j < kTile; ++j) scores[j] = 0.0f;
     return;
   }
-  F16 largest = simd::load(scores);
-  for (int64_t j = 16; j < kTile; j += 16) largest = simd::max(largest, simd::load(scores + j));
+  F16 largest = simd::broadcast(kLowest);
+  for (int64_t j = 0; j < kTile; j += 16) {
+    const F16 seen = mask(simd::load(scores + j) * simd::broadcast(scale), j, keys, kLowest);
+    simd::store(scores + j, seen);
+    largest = simd::max(largest, seen);
+  }
   const float tile_largest = simd::reduce_max(largest);
   const float new_largest = row.largest > tile_largest ? row.largest : tile_largest;
   F16 sums = simd::zero();
@@ -60,6 +70,7 @@ ALWAYS_INLINE void weigh(float* scores, Visible keys, float scale, RunningSoftma
   const float rescale = simd::exp(row.largest - new_largest);  // 0 at the first tile
   row.sum = simd::fma(row.sum, rescale, simd::reduce_sum(sums));
   row.largest = new_largest;
+  if (rescale == 1.0f) return;
   for (int64_t c = 0; c < C; ++c) out[c] = out[c] * rescale;
 }
 
@@ -172,11 +183,9 @@ ALWAYS_INLINE float dot(const float* x, const float* y, int64_t C) {
 
 // weights: scores -> p; dscores: <do, v> -> ds, for one query and tile of keys.
 ALWAYS_INLINE void score_gradient(float* weights, float* dscores, Visible keys, float scale, float lse, float delta) {
-  for (int64_t j = 0; j < kTile; ++j) {
-    if (j < keys.begin || j >= keys.end) weights[j] = kLowest;
-  }
   for (int64_t j = 0; j < kTile; j += 16) {
-    const F16 p = simd::exp(simd::load(weights + j) * simd::broadcast(scale) - simd::broadcast(lse));
+    const F16 seen = mask(simd::load(weights + j), j, keys, kLowest);
+    const F16 p = simd::exp(seen * simd::broadcast(scale) - simd::broadcast(lse));
     simd::store(weights + j, p);
     simd::store(dscores + j, p * (simd::load(dscores + j) - simd::broadcast(delta)) * simd::broadcast(scale));
   }

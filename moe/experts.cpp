@@ -34,8 +34,8 @@ void Experts::add(Projection& projection, const std::string& name, int64_t rows,
                   int64_t layer) {
   projection.parameters_e.push_back(
       &store_.add({.name = name, .dims = {rows, columns}, .deviation = deviation, .is_expert = true, .layer = layer}));
-  projection.forward.copies_e.emplace_back(ops::PackFor::forward);
-  projection.input_gradient.copies_e.emplace_back(ops::PackFor::input_gradient);
+  projection.packed_e.emplace_back();
+  projection.views_e.emplace_back();
   projection.gradients_e.emplace_back();
 }
 
@@ -60,28 +60,26 @@ Experts::Part Experts::part_of(const TokenDispatcher& rows, int64_t chunk) {
   return {first, count, first_row, rows.offsets()[first + count] - first_row};
 }
 
-const ConstTensor* Experts::refresh(const Projection& projection, Packed& packed, const Part& part) const {
-  packed.views_e.resize(packed.copies_e.size());
-  for (size_t e = static_cast<size_t>(part.first); e < static_cast<size_t>(part.first + part.count); ++e) {
-    packed.views_e[e] = packed.copies_e[e].get(store_, *projection.parameters_e[e], storage_);
-  }
-  return packed.views_e.data() + part.first;
-}
-
 void Experts::product(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x,
                       Tensor y) const {
+  for (size_t e = static_cast<size_t>(part.first); e < static_cast<size_t>(part.first + part.count); ++e) {
+    projection.views_e[e] = projection.packed_e[e].get(store_, *projection.parameters_e[e], storage_);
+  }
   ops::grouped_matmul_forward({.y_RN = y,
                                .x_RD = x,
-                               .packed_weights_e = refresh(projection, projection.forward, part),
+                               .packed_weights_e = projection.views_e.data() + part.first,
                                .offsets_e = rows.offsets() + part.first,
                                .num_experts = part.count});
 }
 
 void Experts::input_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor dy,
                              Tensor dx, bool accumulate) const {
+  for (size_t e = static_cast<size_t>(part.first); e < static_cast<size_t>(part.first + part.count); ++e) {
+    projection.views_e[e] = store_.as(storage_, *projection.parameters_e[e]);
+  }
   ops::grouped_matmul_backward_input({.dx_RD = dx,
                                       .dy_RN = dy,
-                                      .packed_weights_e = refresh(projection, projection.input_gradient, part),
+                                      .weights_eND = projection.views_e.data() + part.first,
                                       .offsets_e = rows.offsets() + part.first,
                                       .num_experts = part.count,
                                       .accumulate = accumulate});

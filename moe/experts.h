@@ -45,14 +45,10 @@ class Experts {
   int64_t growths() const { return input_.growths() + gate_.growths(); }
 
  private:
-  // The weights of one projection, laid out for one product.
-  struct Packed {
-    std::vector<engine::nn::PackedWeight> copies_e;
-    std::vector<ConstTensor> views_e;
-  };
   struct Projection {
     std::vector<engine::nn::Parameter*> parameters_e;
-    Packed forward, input_gradient;
+    std::vector<engine::nn::PackedWeight> packed_e;
+    std::vector<ConstTensor> views_e;  // of what a product takes
     std::vector<engine::WeightGradient> gradients_e;
   };
   // The experts of a chunk and their rows.
@@ -62,7 +58,6 @@ class Experts {
   static Part part_of(const TokenDispatcher& rows, int64_t chunk);
   void add(Projection& projection, const std::string& name, int64_t rows, int64_t columns, double deviation,
            int64_t layer);
-  const ConstTensor* refresh(const Projection& projection, Packed& packed, const Part& part) const;
   void product(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor x, Tensor y) const;
   void input_gradient(Projection& projection, const TokenDispatcher& rows, const Part& part, ConstTensor dy, Tensor dx,
                       bool accumulate) const;

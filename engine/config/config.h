@@ -434,6 +434,7 @@ struct Config {
     const int64_t granule = sequences_per_granule(), granules = 2048 / (granule * train.seq_len);
     return train.micro_batch.value_or(granules > 1 ? granules * granule : granule);
   }
+  bool passes_hold_whole_granules() const { return sequences_per_pass() >= sequences_per_granule(); }
   int64_t batch_tokens() const { return train.batch_tokens.value; }
 };
 

@@ -177,10 +177,27 @@ ALWAYS_INLINE F16 select(I16 mask, F16 a, F16 b) {
 }
 // a > b ? a : b; b where either is not a number
 ALWAYS_INLINE F16 max(F16 a, F16 b) {
+#if defined(__AVX512F__)
+  return {{(NativeF)_mm512_maskz_max_ps(0xffff, (__m512)a.part[0], (__m512)b.part[0])}};
+#elif defined(__AVX2__)
+  F16 r;
+  SIMD_EACH r.part[i] = (NativeF)_mm256_max_ps((__m256)a.part[i], (__m256)b.part[i]);
+  return r;
+#else
   return select(a > b, a, b);
+#endif
 }
+// a < b ? a : b; b where either is not a number
 ALWAYS_INLINE F16 min(F16 a, F16 b) {
+#if defined(__AVX512F__)
+  return {{(NativeF)_mm512_maskz_min_ps(0xffff, (__m512)a.part[0], (__m512)b.part[0])}};
+#elif defined(__AVX2__)
+  F16 r;
+  SIMD_EACH r.part[i] = (NativeF)_mm256_min_ps((__m256)a.part[i], (__m256)b.part[i]);
+  return r;
+#else
   return select(a < b, a, b);
+#endif
 }
 ALWAYS_INLINE F16 abs(F16 x) {
   return as_float(as_int(x) & broadcast_int(0x7fffffff));
@@ -195,21 +212,38 @@ ALWAYS_INLINE I16 lane_numbers() {
 }
 
 // Over the lanes by one fixed tree: lane i with i + 8, then + 4, + 2, + 1.
-ALWAYS_INLINE float reduce_sum(F16 x) {
+template <class Op>
+ALWAYS_INLINE float reduce(F16 x, Op op) {
+#if defined(__AVX2__)
+  typedef float F8 __attribute__((vector_size(32)));
+  typedef float F4 __attribute__((vector_size(16)));
+#if defined(__AVX512F__)
+  const F8 low = __builtin_shufflevector(x.part[0], x.part[0], 0, 1, 2, 3, 4, 5, 6, 7);
+  const F8 high = __builtin_shufflevector(x.part[0], x.part[0], 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  const F8 low = (F8)x.part[0], high = (F8)x.part[1];
+#endif
+  const F8 eight = op(low, high);
+  const F4 four =
+      op(__builtin_shufflevector(eight, eight, 0, 1, 2, 3), __builtin_shufflevector(eight, eight, 4, 5, 6, 7));
+  const F4 two = op(four, __builtin_shufflevector(four, four, 2, 3, 2, 3));
+  return op(two, __builtin_shufflevector(two, two, 1, 1, 1, 1))[0];
+#else
   float lanes[kLanes];
   store(lanes, x);
   for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] + lanes[i + half];
+    for (int i = 0; i < half; ++i) lanes[i] = op(lanes[i], lanes[i + half]);
   }
   return lanes[0];
+#endif
+}
+ALWAYS_INLINE float reduce_sum(F16 x) {
+  return reduce(
+      x, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
 }
 ALWAYS_INLINE float reduce_max(F16 x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  }
-  return lanes[0];
+  return reduce(
+      x, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
 #undef SIMD_EACH

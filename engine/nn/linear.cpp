@@ -27,10 +27,8 @@ void Linear::forward(ConstTensor x_TD, Tensor y_TN) {
 }
 
 void Linear::backward_input(ConstTensor dy_TN, Tensor dx_TD, bool accumulate) {
-  ops::matmul_backward_input({.dx_TD = dx_TD,
-                              .dy_TN = dy_TN,
-                              .packed_weight = packed_for_gradient_.get(store_, *weight_, dy_TN.dtype),
-                              .accumulate = accumulate});
+  ops::matmul_backward_input(
+      {.dx_TD = dx_TD, .dy_TN = dy_TN, .weight_ND = store_.as(dy_TN.dtype, *weight_), .accumulate = accumulate});
 }
 
 void Linear::backward_weight(ConstTensor x_TD, ConstTensor dy_TN, const GranuleRows& granules) const {

@@ -27,7 +27,7 @@ class Linear {
   ParameterStore& store_;
   Parameter* weight_;
   Parameter* bias_ = nullptr;
-  PackedWeight packed_{ops::PackFor::forward}, packed_for_gradient_{ops::PackFor::input_gradient};
+  PackedWeight packed_;
 };
 
 }  // namespace engine::nn

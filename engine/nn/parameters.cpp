@@ -13,14 +13,22 @@
 namespace engine::nn {
 namespace {
 
+// Without memory where the buffer has none.
 Tensor view(const Buffer& memory, int64_t begin, const std::vector<int64_t>& dims) {
-  Tensor tensor(memory.data() + begin * 4, DType::f32, {}, memory.device());
+  Tensor tensor(memory.data() == nullptr ? nullptr : memory.data() + begin * 4, DType::f32, {}, memory.device());
   for (int64_t dim : dims) tensor.dims[tensor.num_dims++] = dim;
   tensor.row_stride = tensor.columns();
   return tensor;
 }
 
 }  // namespace
+
+Tensor ParameterBlock::gradient(int64_t begin, int64_t end) const {
+  const bool exact = sums.bytes() > 0;
+  const Buffer& memory = exact ? sums : chains;
+  const DType dtype = exact ? DType::f64 : DType::f32;
+  return Tensor(memory.data() + begin * dtype_bytes(dtype), dtype, {end - begin}, memory.device());
+}
 
 Parameter& ParameterStore::add(ParameterSpec spec) {
   ENSURE(find(spec.name) == nullptr, "weight ", spec.name, " is registered twice");
@@ -42,18 +50,19 @@ void ParameterStore::add_tied_gradient(Parameter& parameter) {
   parameter.tied.chain = Tensor(nullptr, DType::f32, {parameter.elements});  // memory comes with commit()
 }
 
-void ParameterStore::commit(int64_t granules, bool for_training) {
+void ParameterStore::commit(int64_t granules, bool for_training, bool whole_granules) {
   granules_ = granules;
   if (for_training && device_ == Device::cuda) max_bits_ = Buffer(static_cast<int64_t>(all_.size()) * 4, device_);
   for (ParameterBlock* block : {&dense_, &expert_}) {
     block->weights = Buffer(block->elements * 4, device_);
-    if (for_training) block->gradients = Buffer(block->elements * 4, device_);
+    const bool in_kernels = block == &expert_ && device_ == Device::cpu && granules > 1 && whole_granules;
+    if (for_training && !in_kernels) block->chains = Buffer(block->elements * 4, device_);
     if (for_training && granules > 1) block->sums = Buffer(block->elements * 8, device_);
     for (Parameter* parameter : block->members) {
       const int64_t begin = parameter->begin;
       parameter->weight = view(block->weights, begin, parameter->spec.dims);
       if (!for_training) continue;
-      parameter->gradient.chain = view(block->gradients, begin, parameter->spec.dims);
+      parameter->gradient.chain = view(block->chains, begin, parameter->spec.dims);
       parameter->gradient.sum = granules > 1 ? block->sums.f64() + begin : nullptr;
       parameter->gradient.max_bits = &parameter->max_bits;
       if (parameter->tied.chain.num_dims == 0) continue;

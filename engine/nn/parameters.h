@@ -47,9 +47,12 @@ struct ParameterBlock {
   int64_t elements = 0;             // a multiple of kParameterBlock
   Buffer weights;                   // f32
   Buffer bf16_weights;              // the same, where activations are bf16 and a product has asked for them
-  Buffer gradients;                 // f32: chains, then the gradient of the step
+  Buffer chains;                    // f32, of every weight; empty where none outlives a kernel
   Buffer sums;                      // f64, empty with one granule per step
   std::vector<Parameter*> members;  // by `begin`
+
+  // Elements [begin, end) of the step's gradient: of the exact sums, or of the chains with one granule per step.
+  Tensor gradient(int64_t begin, int64_t end) const;
 };
 
 class ParameterStore {
@@ -70,8 +73,9 @@ class ParameterStore {
   // A second gradient of the same weight, kept apart until a step ends so that the order of passes cannot matter.
   void add_tied_gradient(Parameter& parameter);
 
-  // Gives memory to everything: weights only for inference, gradients for `granules` per step otherwise.
-  void commit(int64_t granules, bool for_training);
+  // Gives memory to everything: weights only for inference, gradients for `granules` per step otherwise. Where each
+  // pass computes `whole_granules`, the chains of experts on a CPU live in the kernel that sums them and take none.
+  void commit(int64_t granules, bool for_training, bool whole_granules = false);
   // Philox keyed by (seed, name, element).
   void initialize(uint64_t seed);
 

@@ -43,9 +43,21 @@ ALWAYS_INLINE bool in_all_lanes(I16 mask) {
   return all;
 }
 
-}  // namespace
+// Sixteen elements of the gradient, or the first n; they are zero afterwards.
+ALWAYS_INLINE F16 take(float* gradient, int64_t n = 16) {
+  const F16 g = simd::load_first(gradient, n);
+  simd::store_first(gradient, simd::zero(), n);
+  return g;
+}
+ALWAYS_INLINE F16 take(double* gradient, int64_t n = 16) {
+  float rounded[16];
+  for (int64_t j = 0; j < 16; ++j) rounded[j] = j < n ? static_cast<float>(gradient[j]) : 0.0f;
+  for (int64_t j = 0; j < n; ++j) gradient[j] = 0;
+  return simd::load(rounded);
+}
 
-void adamw(const AdamW& a) {
+template <class G>
+void update_all(const AdamW& a, G* gradient) {
   const Factors f{.clip = simd::broadcast(a.clip),
                   .keep = simd::broadcast(1.0f - a.lr * a.weight_decay),
                   .beta1 = simd::broadcast(a.beta1),
@@ -56,13 +68,12 @@ void adamw(const AdamW& a) {
                   .root = simd::broadcast(__builtin_sqrtf(a.bias_correction2)),
                   .eps = simd::broadcast(a.eps)};
   float *weight = a.weight_N.f32(), *m = a.m_N.f32(), *v = a.v_N.f32();
-  const float* gradient = a.gradient_N.f32();
   parallel_ranges(a.weight_N.num_elements(), 16384, [&](int64_t begin, int64_t end) {
     int64_t i = begin;
     I16 same = simd::broadcast_int(-1);
     for (; i + 16 <= end; i += 16) {
       const Element before{simd::load(weight + i), simd::load(m + i), simd::load(v + i)};
-      const Element x = update(before, simd::load(gradient + i), f);
+      const Element x = update(before, take(gradient + i), f);
       same = same & same_bits(before.weight, x.weight);
       simd::store(weight + i, x.weight);
       simd::store(m + i, x.m);
@@ -71,7 +82,7 @@ void adamw(const AdamW& a) {
     if (i < end) {
       const int64_t n = end - i;
       const Element before{simd::load_first(weight + i, n), simd::load_first(m + i, n), simd::load_first(v + i, n)};
-      const Element x = update(before, simd::load_first(gradient + i, n), f);
+      const Element x = update(before, take(gradient + i, n), f);
       same = same & same_bits(before.weight, x.weight);
       simd::store_first(weight + i, x.weight, n);
       simd::store_first(m + i, x.m, n);
@@ -81,6 +92,12 @@ void adamw(const AdamW& a) {
       std::atomic_ref(*a.changed).store(1, std::memory_order_relaxed);
     }
   });
+}
+
+}  // namespace
+
+void adamw(const AdamW& a) {
+  a.gradient_N.dtype == DType::f64 ? update_all(a, a.gradient_N.f64()) : update_all(a, a.gradient_N.f32());
 }
 
 }  // namespace engine::ops::SIMD_TARGET

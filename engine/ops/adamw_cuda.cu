@@ -10,12 +10,14 @@ struct Factors {
   float clip, keep, beta1, beta2, rest1, rest2, rate, root, eps;
 };
 
-__global__ void adamw_kernel(float* weight, float* m, float* v, const float* gradient, int64_t count, Factors f,
+template <class G>
+__global__ void adamw_kernel(float* weight, float* m, float* v, G* gradient, int64_t count, Factors f,
                              uint32_t* changed) {
   const int64_t i = global_thread();
   float differs = 0;
   if (i < count) {
-    const float g = gradient[i] * f.clip;
+    const float g = static_cast<float>(gradient[i]) * f.clip;
+    gradient[i] = 0;
     const float first = f.beta1 * m[i] + f.rest1 * g, second = f.beta2 * v[i] + f.rest2 * (g * g);
     const float before = weight[i], after = before * f.keep - f.rate * (first / (sqrtf(second) / f.root + f.eps));
     m[i] = first;
@@ -41,8 +43,12 @@ void adamw(const AdamW& a) {
                   .rate = a.lr / a.bias_correction1,
                   .root = sqrtf(a.bias_correction2),
                   .eps = a.eps};
-  launch(adamw_kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), a.weight_N.f32(), a.m_N.f32(),
-         a.v_N.f32(), a.gradient_N.f32(), count, f, a.changed);
+  const auto update = [&](auto kernel, auto* gradient) {
+    launch(kernel, blocks_for(count, kThreads), kThreads, 0, device_stream(), a.weight_N.f32(), a.m_N.f32(),
+           a.v_N.f32(), gradient, count, f, a.changed);
+  };
+  a.gradient_N.dtype == DType::f64 ? update(adamw_kernel<double>, a.gradient_N.f64())
+                                   : update(adamw_kernel<float>, a.gradient_N.f32());
 }
 
 }  // namespace engine::ops::cuda

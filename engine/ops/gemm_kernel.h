@@ -8,7 +8,7 @@
 // changes no bit. Tile sizes differ between instruction sets, results do not.
 //
 // The processor computes faster than the third cache answers, so while a panel is multiplied the next one is fetched
-// into the second cache, a line every few k, and so is the tile of C that comes next.
+// into the second cache, a row every few k, and so is the tile of C that comes next.
 #pragma once
 
 #include "engine/core/simd.h"
@@ -52,20 +52,25 @@ ALWAYS_INLINE void keep_in_register(F16& x) {
 #endif
 }
 
-// What is fetched meanwhile: a line of `next` for every `per_line` values of k.
+// What is fetched meanwhile: for every `interval` values of k a row of kPanel floats, the next one `step` floats on.
 struct Prefetch {
   const float* next;
-  int64_t per_line;
+  int64_t step, interval;
 };
 
-// For the first tile of `rows` rows of C: so that all of them fetch a whole panel, if there are enough.
-ALWAYS_INLINE Prefetch prefetch_panel(const float* next, int64_t rows) {
-  const int64_t tiles_per_line_of_k = rows * 64 / (kTileRows * kPanel * 4);
-  return {next, tiles_per_line_of_k >= 8 ? 8 : tiles_per_line_of_k >= 4 ? 4 : 2};
+// The panel that is multiplied next; its rows are `step` floats apart.
+struct NextPanel {
+  const float* first;
+  int64_t step = kPanel;
+};
+
+// So that `tiles` tiles of C together fetch all of a panel, if there are enough of them.
+ALWAYS_INLINE Prefetch prefetch_panel(NextPanel next, int64_t tiles) {
+  return {next.first, next.step, tiles >= 16 ? 16 : tiles >= 8 ? 8 : 4};
 }
 // For the tile after this one.
 ALWAYS_INLINE void advance(Prefetch& prefetch, int64_t K) {
-  prefetch.next += K / prefetch.per_line * (64 / 4);
+  prefetch.next += K / prefetch.interval * prefetch.step;
 }
 
 // kRows x kPanel elements of C over K values of k; `columns` of them are stored.
@@ -84,10 +89,11 @@ ALWAYS_INLINE void product_tile(A a, const float* panel, int64_t K, float* c, in
     _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v)
         __builtin_prefetch(c + (kRows + i) * c_step + v * kLanes, 1);
   }
-  for (int64_t begin = 0; begin < K; begin += prefetch.per_line) {
-    const int64_t end = begin + prefetch.per_line < K ? begin + prefetch.per_line : K;
-    __builtin_prefetch(prefetch.next, 0, 2);
-    prefetch.next += 64 / 4;
+  for (int64_t begin = 0; begin < K; begin += prefetch.interval) {
+    const int64_t end = begin + prefetch.interval < K ? begin + prefetch.interval : K;
+    _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v)
+        __builtin_prefetch(prefetch.next + v * kLanes, 0, 2);
+    prefetch.next += prefetch.step;
     for (int64_t k = begin; k < end; ++k) {
       F16 b[kPanelVectors];
       _Pragma("GCC unroll 2") for (int v = 0; v < kPanelVectors; ++v) {
@@ -113,11 +119,11 @@ ALWAYS_INLINE void product_tile(A a, const float* panel, int64_t K, float* c, in
   }
 }
 
-// Rows [0, rows) of C and one panel; `next` is the panel that comes after it, of the same size.
+// Rows [0, rows) of C and one panel; `next` is as large.
 template <class A>
 inline void product_panel(A a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows, int64_t columns,
-                          bool from_zero, const float* next) {
-  Prefetch prefetch = prefetch_panel(next, rows);
+                          bool from_zero, NextPanel next) {
+  Prefetch prefetch = prefetch_panel(next, rows / kTileRows);
   int64_t i = 0;
   for (; i + kTileRows <= rows; i += kTileRows, advance(prefetch, K)) {
     product_tile<kTileRows>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);

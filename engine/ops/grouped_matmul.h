@@ -26,8 +26,8 @@ void grouped_matmul_forward(const GroupedMatmulForward& a);
 struct GroupedMatmulBackwardInput {
   Tensor dx_RD;
   ConstTensor dy_RN;
-  const ConstTensor* packed_weights_e = nullptr;  // [e], packed for the input gradient
-  const int64_t* offsets_e = nullptr;             // [e + 1]
+  const ConstTensor* weights_eND = nullptr;  // [e], stored like dy
+  const int64_t* offsets_e = nullptr;        // [e + 1]
   int64_t num_experts = 0;
   bool accumulate = false;
 };

@@ -26,8 +26,9 @@ RowBlock row_block(const int64_t* offsets_e, int64_t i) {
   return {e, begin, smaller(begin + rows, offsets_e[e + 1])};
 }
 
-// y [= or +=] x * B_e in tasks of an expert's rows and columns.
-void product(Tensor y_RN, ConstTensor x_RK, const ConstTensor* packed_e, const int64_t* offsets_e, int64_t num_experts,
+// y [= or +=] x * B_e in tasks of an expert's rows and columns; panels_of(e) are those of B_e.
+template <class PanelsOf>
+void product(Tensor y_RN, ConstTensor x_RK, PanelsOf panels_of, const int64_t* offsets_e, int64_t num_experts,
              bool accumulate) {
   const int64_t N = y_RN.columns(), column_blocks = ceil_divide(N, simd::kColumnsPerTask);
   int64_t row_blocks = 0;
@@ -35,28 +36,33 @@ void product(Tensor y_RN, ConstTensor x_RK, const ConstTensor* packed_e, const i
   parallel_for(row_blocks * column_blocks, [&](int64_t i) {
     const RowBlock rows = row_block(offsets_e, i / column_blocks);
     const int64_t column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::ProductTask{.x = x_RK.f32() + rows.begin * x_RK.row_stride,
-                                .x_step = x_RK.row_stride,
-                                .K = x_RK.columns(),
-                                .packed = packed_e[rows.expert].f32(),
-                                .bias = nullptr,
-                                .accumulate = accumulate,
-                                .y = y_RN.f32() + rows.begin * y_RN.row_stride,
-                                .y_step = y_RN.row_stride,
-                                .rows = rows.end - rows.begin,
-                                .column_begin = column,
-                                .column_end = smaller(column + simd::kColumnsPerTask, N)});
+    const auto panels = panels_of(rows.expert);
+    simd::run(simd::ProductTask<decltype(panels)>{.x = x_RK.f32() + rows.begin * x_RK.row_stride,
+                                                  .x_step = x_RK.row_stride,
+                                                  .K = x_RK.columns(),
+                                                  .panels = panels,
+                                                  .bias = nullptr,
+                                                  .accumulate = accumulate,
+                                                  .y = y_RN.f32() + rows.begin * y_RN.row_stride,
+                                                  .y_step = y_RN.row_stride,
+                                                  .rows = rows.end - rows.begin,
+                                                  .column_begin = column,
+                                                  .column_end = smaller(column + simd::kColumnsPerTask, N)});
   });
 }
 
 }  // namespace
 
 void grouped_matmul_forward(const GroupedMatmulForward& a) {
-  product(a.y_RN, a.x_RD, a.packed_weights_e, a.offsets_e, a.num_experts, false);
+  const auto panels_of = [&](int64_t e) { return simd::PackedPanels{a.packed_weights_e[e].f32(), a.x_RD.columns()}; };
+  product(a.y_RN, a.x_RD, panels_of, a.offsets_e, a.num_experts, false);
 }
 
 void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
-  product(a.dx_RD, a.dy_RN, a.packed_weights_e, a.offsets_e, a.num_experts, a.accumulate);
+  const auto panels_of = [&](int64_t e) {
+    return simd::PanelsOfRows{a.weights_eND[e].f32(), a.weights_eND[e].row_stride};
+  };
+  product(a.dx_RD, a.dy_RN, panels_of, a.offsets_e, a.num_experts, a.accumulate);
 }
 
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {

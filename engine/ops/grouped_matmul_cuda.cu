@@ -26,12 +26,12 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
   for (int64_t e = 0; e < a.num_experts; ++e) {
     const int64_t begin = a.offsets_e[e], count = a.offsets_e[e + 1] - begin;
     const Tensor dx = a.dx_RD.slice_rows(begin, count);
-    const ConstTensor dy = a.dy_RN.slice_rows(begin, count), &weight = a.packed_weights_e[e];
+    const ConstTensor dy = a.dy_RN.slice_rows(begin, count), &weight_ND = a.weights_eND[e];
     gemm({.result = dx.data,
           .result_dtype = dx.dtype,
           .result_stride = dx.row_stride,
           .a = {dy.data, dy.dtype, dy.row_stride, false},
-          .b = {weight.data, weight.dtype, dx.columns(), false},
+          .b = {weight_ND.data, weight_ND.dtype, weight_ND.row_stride, false},
           .M = count,
           .N = dx.columns(),
           .K = dy.columns(),

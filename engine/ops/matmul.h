@@ -11,18 +11,14 @@
 
 namespace engine::ops {
 
-// The product a packed weight serves: they sum over different dimensions of it.
-enum class PackFor { forward, input_gradient };
-
 // Elements that pack_weight() writes for a weight of N rows and D columns.
-int64_t packed_weight_elements(int64_t N, int64_t D, PackFor product, Device device = Device::cpu);
+int64_t packed_weight_elements(int64_t N, int64_t D, Device device = Device::cpu);
 
-// Lays out weight_ND for a product; once after each change of the weight. On the CPU in panels of the result's
-// columns, on a GPU row by row, converted to the type of the activations.
+// Lays out weight_ND for the forward product; once after each change of the weight. On the CPU in panels of the
+// result's columns, on a GPU row by row, converted to the type of the activations.
 struct PackWeight {
-  Tensor packed;  // [packed_weight_elements(N, D, product, device)]
+  Tensor packed;  // [packed_weight_elements(N, D, device)]
   ConstTensor weight_ND;
-  PackFor product = PackFor::forward;
 };
 void pack_weight(const PackWeight& a);
 
@@ -33,10 +29,11 @@ struct MatmulForward {
 };
 void matmul_forward(const MatmulForward& a);
 
-// dx[t,d] = sum_n dy[t,n] * weight[n,d]; with `accumulate` the chain starts from dx instead of zero.
+// dx[t,d] = sum_n dy[t,n] * weight[n,d]; with `accumulate` the chain starts from dx instead of zero. The weight is
+// stored like dy.
 struct MatmulBackwardInput {
   Tensor dx_TD;
-  ConstTensor dy_TN, packed_weight;
+  ConstTensor dy_TN, weight_ND;
   bool accumulate = false;
 };
 void matmul_backward_input(const MatmulBackwardInput& a);
@@ -57,7 +54,7 @@ struct BiasBackward {
 };
 void bias_backward(const BiasBackward& a);
 
-KERNEL(int64_t packed_weight_elements(int64_t N, int64_t D, PackFor product); void pack_weight(const PackWeight&);
+KERNEL(int64_t packed_weight_elements(int64_t N, int64_t D); void pack_weight(const PackWeight&);
        void matmul_forward(const MatmulForward&); void matmul_backward_input(const MatmulBackwardInput&);
        void matmul_backward_weight(const MatmulBackwardWeight&); void bias_backward(const BiasBackward&))
 

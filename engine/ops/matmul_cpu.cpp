@@ -7,15 +7,13 @@ namespace engine::ops::SIMD_TARGET {
 using simd::kPanel;
 using simd::smaller;
 
-int64_t packed_weight_elements(int64_t N, int64_t D, PackFor product) {
-  return product == PackFor::forward ? simd::ceil_divide(N, kPanel) * kPanel * D
-                                     : simd::ceil_divide(D, kPanel) * kPanel * N;
+int64_t packed_weight_elements(int64_t N, int64_t D) {
+  return simd::ceil_divide(N, kPanel) * kPanel * D;
 }
 
 void pack_weight(const PackWeight& a) {
   const int64_t N = a.weight_ND.rows(), D = a.weight_ND.columns();
   const float* weight = a.weight_ND.f32();
-  if (a.product == PackFor::input_gradient) return simd::pack_strips(weight, D, N, D, a.packed.f32());
   parallel_for(simd::ceil_divide(N, kPanel), [&](int64_t p) {
     float* panel = a.packed.f32() + p * kPanel * D;
     const int64_t rows = smaller(kPanel, N - p * kPanel);
@@ -33,34 +31,35 @@ void pack_weight(const PackWeight& a) {
 namespace {
 
 // y [= or +=] x * B in tasks of rows and columns.
-void product(Tensor y_TN, ConstTensor x_TK, ConstTensor packed, ConstTensor bias_N, bool accumulate) {
+template <class Panels>
+void product(Tensor y_TN, ConstTensor x_TK, Panels panels, ConstTensor bias_N, bool accumulate) {
   const int64_t T = x_TK.rows(), N = y_TN.columns(), rows = simd::rows_per_task(T);
   const int64_t row_blocks = simd::ceil_divide(T, rows);
   const int64_t column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
   parallel_for(row_blocks * column_blocks, [&](int64_t i) {
     const int64_t row = i / column_blocks * rows, column = i % column_blocks * simd::kColumnsPerTask;
-    simd::run(simd::ProductTask{.x = x_TK.f32() + row * x_TK.row_stride,
-                                .x_step = x_TK.row_stride,
-                                .K = x_TK.columns(),
-                                .packed = packed.f32(),
-                                .bias = bias_N.f32(),
-                                .accumulate = accumulate,
-                                .y = y_TN.f32() + row * y_TN.row_stride,
-                                .y_step = y_TN.row_stride,
-                                .rows = smaller(rows, T - row),
-                                .column_begin = column,
-                                .column_end = smaller(column + simd::kColumnsPerTask, N)});
+    simd::run(simd::ProductTask<Panels>{.x = x_TK.f32() + row * x_TK.row_stride,
+                                        .x_step = x_TK.row_stride,
+                                        .K = x_TK.columns(),
+                                        .panels = panels,
+                                        .bias = bias_N.f32(),
+                                        .accumulate = accumulate,
+                                        .y = y_TN.f32() + row * y_TN.row_stride,
+                                        .y_step = y_TN.row_stride,
+                                        .rows = smaller(rows, T - row),
+                                        .column_begin = column,
+                                        .column_end = smaller(column + simd::kColumnsPerTask, N)});
   });
 }
 
 }  // namespace
 
 void matmul_forward(const MatmulForward& a) {
-  product(a.y_TN, a.x_TD, a.packed_weight, a.bias_N, false);
+  product(a.y_TN, a.x_TD, simd::PackedPanels{a.packed_weight.f32(), a.x_TD.columns()}, a.bias_N, false);
 }
 
 void matmul_backward_input(const MatmulBackwardInput& a) {
-  product(a.dx_TD, a.dy_TN, a.packed_weight, {}, a.accumulate);
+  product(a.dx_TD, a.dy_TN, simd::PanelsOfRows{a.weight_ND.f32(), a.weight_ND.row_stride}, {}, a.accumulate);
 }
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {

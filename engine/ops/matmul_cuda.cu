@@ -61,7 +61,7 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
         .result_dtype = a.dx_TD.dtype,
         .result_stride = a.dx_TD.row_stride,
         .a = {a.dy_TN.data, a.dy_TN.dtype, a.dy_TN.row_stride, false},
-        .b = {a.packed_weight.data, a.packed_weight.dtype, a.dx_TD.columns(), false},
+        .b = {a.weight_ND.data, a.weight_ND.dtype, a.weight_ND.row_stride, false},
         .M = a.dx_TD.rows(),
         .N = a.dx_TD.columns(),
         .K = a.dy_TN.columns(),

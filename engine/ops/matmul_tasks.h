@@ -25,18 +25,38 @@ ALWAYS_INLINE int64_t rows_per_task(int64_t rows) {
   return tasks == 0 ? kTileRows : ceil_divide(ceil_divide(rows, tasks), kTileRows) * kTileRows;
 }
 
-// y[rows, columns begin..end) = start + x * B, where `packed` is the whole of B [K, N] in panels of its columns and
-// start is y itself, the bias, or zero. Forward B is the transposed weight, for the input gradient the weight.
+// B [K, N] of a product in panels of its columns: as they are, or cut from rows into memory of the task in their turn.
+struct PackedPanels {
+  const float* first;
+  int64_t K;
+  ALWAYS_INLINE NextPanel at(int64_t k, int64_t n) const { return {first + n * K + k * kPanel}; }
+  ALWAYS_INLINE const float* get(int64_t k, int64_t n, int64_t, int64_t, float*) const { return at(k, n).first; }
+};
+struct PanelsOfRows {
+  const float* first;
+  int64_t step;
+  ALWAYS_INLINE NextPanel at(int64_t k, int64_t n) const { return {first + k * step + n, step}; }
+  ALWAYS_INLINE const float* get(int64_t k, int64_t n, int64_t rows, int64_t columns, float* panel) const {
+    pack_panel(at(k, n).first, step, rows, columns, panel);
+    return panel;
+  }
+};
+
+// y[rows, columns begin..end) = start + x * B, where start is y itself, the bias, or zero. Forward B is the transposed
+// weight, packed once a step; for the input gradient it is the weight as it is.
+template <class Panels>
 struct ProductTask {
   const float* x;
   int64_t x_step, K;
-  const float* packed;
+  Panels panels;
   const float* bias;  // null: none
   bool accumulate;    // not with a bias
   float* y;
   int64_t y_step, rows, column_begin, column_end;
 };
-inline void run(const ProductTask& task) {
+template <class Panels>
+inline void run(const ProductTask<Panels>& task) {
+  float* memory = static_cast<float*>(thread_scratch(kBlock * kPanel * 4));
   if (task.bias != nullptr) {
     for (int64_t i = 0; i < task.rows; ++i) {
       for (int64_t n = task.column_begin; n < task.column_end; ++n) task.y[i * task.y_step + n] = task.bias[n];
@@ -46,40 +66,28 @@ inline void run(const ProductTask& task) {
   for (int64_t k = 0; k < task.K; k += kBlock) {
     const int64_t K = smaller(kBlock, task.K - k);
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
-      const float* panel = task.packed + n * task.K + k * kPanel;
-      product_panel(RowsA{task.x + k, task.x_step}, panel, K, task.y + n, task.y_step, task.rows,
-                    smaller(kPanel, task.column_end - n), from_zero && k == 0, panel + kPanel * task.K);
+      const int64_t columns = smaller(kPanel, task.column_end - n);
+      product_panel(RowsA{task.x + k, task.x_step}, task.panels.get(k, n, K, columns, memory), K, task.y + n,
+                    task.y_step, task.rows, columns, from_zero && k == 0, task.panels.at(k, n + kPanel));
     }
   }
 }
 
-// A matrix [R, C] cut into strips of kPanel columns, each row after row: strip s at s * R * kPanel, zero beyond C.
-inline void pack_strips(const float* x, int64_t x_step, int64_t R, int64_t C, float* strips) {
-  constexpr int64_t kRows = 8;  // so few lines of one set of the cache are read at once, rows a power of two apart
-  parallel_ranges(ceil_divide(R, kRows), 8, [&](int64_t first_block, int64_t last_block) {
-    for (int64_t block = first_block; block < last_block; ++block) {
-      const int64_t begin = block * kRows, end = smaller(begin + kRows, R);
-      for (int64_t s = 0; s * kPanel < C; ++s) {
-        const int64_t columns = smaller(kPanel, C - s * kPanel);
-        for (int64_t r = begin; r < end; ++r) {
-          const float* from = x + r * x_step + s * kPanel;
-          float* to = strips + (s * R + r) * kPanel;
-          if (columns == kPanel) {
-            for (int64_t j = 0; j < kPanel; ++j) to[j] = from[j];
-          } else {
-            for (int64_t j = 0; j < kPanel; ++j) to[j] = j < columns ? from[j] : 0.0f;
-          }
-        }
-      }
-    }
-  });
-}
-
-// The strips of x in the memory that the tasks of an op share.
+// x [R, D] cut into strips of kPanel columns, each row after row: strip s at s * R * kPanel, zero beyond D. In memory
+// that the tasks of an op share.
 inline const float* pack_strips(ConstTensor x_RD) {
   const int64_t R = x_RD.rows(), D = x_RD.columns();
   float* strips = static_cast<float*>(op_scratch(ceil_divide(D, kPanel) * kPanel * R * 4));
-  pack_strips(x_RD.f32(), x_RD.row_stride, R, D, strips);
+  constexpr int64_t kRows = 8;  // so few lines of one set of the cache are read at once, rows a power of two apart
+  parallel_ranges(ceil_divide(R, kRows), 8, [&](int64_t first_block, int64_t last_block) {
+    for (int64_t block = first_block; block < last_block; ++block) {
+      const int64_t begin = block * kRows, rows = smaller(kRows, R - begin);
+      const float* x = x_RD.f32() + begin * x_RD.row_stride;
+      for (int64_t d = 0; d < D; d += kPanel) {
+        pack_panel(x + d, x_RD.row_stride, rows, smaller(kPanel, D - d), strips + d * R + begin * kPanel);
+      }
+    }
+  });
   return strips;
 }
 
@@ -125,14 +133,14 @@ inline void pack_dy(const WeightGradientTask& task, int64_t token, int64_t K) {
 // Tokens [begin, end) of one granule. Of the tiles every second one fetches the next panel of x, the others sums.
 inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t end, bool from_zero) {
   const double* sum = task.dweight->sum == nullptr ? nullptr : task.dweight->sum + task.row_begin * task.D;
-  Prefetch sums{reinterpret_cast<const float*>(sum), 1};
+  Prefetch sums{reinterpret_cast<const float*>(sum), kPanel, 1};
   for (int64_t t = begin; t < end; t += kBlock) {
-    const int64_t K = smaller(kBlock, end - t), sum_lines = kTileRows * kPanel * 8 / 64;  // of a tile
+    const int64_t K = smaller(kBlock, end - t), fetches = kTileRows * 2;  // f64: two for each row of a tile
     pack_dy(task, t, K);
-    sums.per_line = smaller(8, larger(1, K / (2 * sum_lines)));
+    sums.interval = smaller(16, larger(1, K / (2 * fetches)));
     for (int64_t column = 0; column < task.D; column += kPanel) {
       const float* x = task.x_strips + column * task.R + t * kPanel;
-      Prefetch panels = prefetch_panel(x + kPanel * task.R, task.tiles() * kTileRows / 2);
+      Prefetch panels = prefetch_panel({x + kPanel * task.R}, task.tiles() / 2);
       for (int64_t tile = 0; tile < task.tiles(); ++tile) {
         Prefetch& prefetch = tile % 2 == 1 && sum != nullptr ? sums : panels;
         product_tile<kTileRows>(ColumnsA{task.dy_strips + tile * K * kTileRows, kTileRows}, x, K,

@@ -57,18 +57,27 @@ void input_gradient(const RmsNormBackward& a, int64_t t) {
   }
 }
 
+constexpr int64_t kColumnsPerTask = 64;  // of dweight: rows are read in pieces of several lines
+
 // Columns [begin, begin + n) of dweight over all granules of the pass.
 void weight_gradient(const RmsNormBackward& a, int64_t begin, int64_t n) {
   simd::MaxBits largest;
   float* chain = a.dweight_D.chain.f32() + begin;
   for (int64_t g = 0; g < a.granules.count; ++g) {
-    F16 sum = simd::load_first(chain, n);
     for (int64_t t = a.granules.offsets[g]; t < a.granules.offsets[g + 1]; ++t) {
-      F16 x = simd::load_first(a.x_TD.f32() + t * a.x_TD.row_stride + begin, n);
-      F16 dy = simd::load_first(a.dy_TD.f32() + t * a.dy_TD.row_stride + begin, n);
-      sum = simd::fma(dy, x * simd::broadcast(a.rstd_T.f32()[t]), sum);
+      const float* x = a.x_TD.f32() + t * a.x_TD.row_stride + begin;
+      const float* dy = a.dy_TD.f32() + t * a.dy_TD.row_stride + begin;
+      const F16 rstd = simd::broadcast(a.rstd_T.f32()[t]);
+      int64_t d = 0;
+      for (; d + 16 <= n; d += 16) {
+        const F16 sum = simd::fma(simd::load(dy + d), simd::load(x + d) * rstd, simd::load(chain + d));
+        simd::store(chain + d, sum);
+      }
+      if (d == n) continue;
+      const F16 tail = simd::load_first(x + d, n - d) * rstd;
+      simd::store_first(chain + d, simd::fma(simd::load_first(dy + d, n - d), tail, simd::load_first(chain + d, n - d)),
+                        n - d);
     }
-    simd::store_first(chain, sum, n);
     if (g + 1 < a.granules.count || a.granules.ends) simd::end_granule(a.dweight_D, begin, n, largest);
   }
   largest.merge_into(a.dweight_D.max_bits);
@@ -79,7 +88,7 @@ void weight_gradient(const RmsNormBackward& a, int64_t begin, int64_t n) {
 void rms_norm_backward(const RmsNormBackward& a) {
   const int64_t T = a.x_TD.rows(), D = a.x_TD.columns();
   // dweight first: dx may be dy
-  parallel_ranges(D, 16, [&](int64_t begin, int64_t end) { weight_gradient(a, begin, end - begin); });
+  parallel_ranges(D, kColumnsPerTask, [&](int64_t begin, int64_t end) { weight_gradient(a, begin, end - begin); });
   parallel_ranges(T, 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) input_gradient(a, t);
   });

@@ -7,7 +7,7 @@
 namespace engine::ops {
 
 // block_sums[b] = sum of x[i]^2 over b * block <= i < min((b + 1) * block, N), in double: sixteen lanes (element
-// i goes to lane i mod 16), then a fixed tree. Overwritten.
+// i goes to lane i mod 16), then a fixed tree. Overwritten. x is f32, or f64 and rounded to f32 before it is squared.
 struct SquaredNorm {
   double* block_sums = nullptr;  // [ceil(N / block)]
   ConstTensor x_N;

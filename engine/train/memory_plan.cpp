@@ -14,13 +14,13 @@ namespace engine::train {
 namespace {
 
 int64_t gradient_bytes(nn::ParameterStore& store) {
-  int64_t bytes = store.dense().gradients.bytes() + store.expert().gradients.bytes();
+  int64_t bytes = store.dense().chains.bytes() + store.expert().chains.bytes();
   for (const nn::Parameter& parameter : store.all()) bytes += parameter.tied.chain ? parameter.elements * 4 : 0;
   return bytes;
 }
 
-// On a CPU a layer keeps a matrix twice, for the product and for its gradient; the embedding is only read by rows. On a
-// GPU products take weights as they are, or all of them in bf16.
+// On a CPU a layer keeps a copy of a matrix for its product; the embedding is only read by rows. On a GPU products take
+// weights as they are, or all of them in bf16.
 int64_t packed_bytes(nn::ParameterStore& store, bool tied) {
   if (store.device() == Device::cuda) {
     const bool converted = store.activations() != DType::f32;
@@ -30,9 +30,7 @@ int64_t packed_bytes(nn::ParameterStore& store, bool tied) {
   for (const nn::Parameter& parameter : store.all()) {
     const std::vector<int64_t>& dims = parameter.spec.dims;
     if (dims.size() != 2 || (!tied && parameter.spec.name == "model.embed_tokens.weight")) continue;
-    for (ops::PackFor product : {ops::PackFor::forward, ops::PackFor::input_gradient}) {
-      bytes += ops::packed_weight_elements(dims[0], dims[1], product) * 4;
-    }
+    bytes += ops::packed_weight_elements(dims[0], dims[1]) * 4;
   }
   return bytes;
 }
@@ -105,7 +103,7 @@ MemoryUse plan_memory(const Config& config, const Layout& layout) {
   nn::ParameterStore store(layout.device, layout.element_bytes < 4 ? DType::bf16 : DType::f32);
   const Buffer::Planning no_memory;
   model::Model model(config, store, *ep);
-  store.commit(config.train.granules, true);
+  store.commit(config.train.granules, true, config.passes_hold_whole_granules());
   model.plan(rows);
   const int64_t arena = model.memory_plan().saved_bytes() + model.memory_plan().scratch_bytes();
   const int64_t seq_len = config.train.seq_len;

@@ -16,7 +16,7 @@ class Trainer;
 struct MemoryUse {
   int64_t weights = 0;
   int64_t packed = 0;       // copies of weights for products: laid out for them, or in bf16
-  int64_t gradients = 0;    // chains of granules, and of a tied embedding
+  int64_t gradients = 0;    // chains of granules that outlive a kernel, and of a tied embedding
   int64_t sums = 0;         // exact, f64; none with one granule
   int64_t moments = 0;      // of AdamW, this rank's share
   int64_t activations = 0;  // of one pass, with what ops share

@@ -9,7 +9,6 @@
 #include "engine/core/error.h"
 #include "engine/core/transfer.h"
 #include "engine/ops/adamw.h"
-#include "engine/ops/gradient_finish.h"
 #include "engine/ops/residual_add.h"
 #include "engine/ops/squared_norm.h"
 
@@ -140,13 +139,15 @@ void Optimizer::reduce_gradients() {
   }
   finish_reductions();
   for (Shards& shards : shards_) {
-    const Buffer& sums = shards.block->sums;
-    const int64_t begin = shards.begin(), end = shards.end();
-    ops::gradient_finish(
-        {.gradient_N = part(shards.block->gradients, DType::f32, begin, end), .sum_N = sums.f64() + begin});
-    set_zero(part(sums, DType::f64, 0, begin));
-    set_zero(part(sums, DType::f64, end, shards.block->elements));
+    set_zero(shards.block->gradient(0, shards.begin()));
+    set_zero(shards.block->gradient(shards.end(), shards.block->elements));
   }
+}
+
+Tensor Optimizer::gradient(const OptimizerSlice& slice) const {
+  const nn::Parameter& parameter = *slice.parameter;
+  const int64_t begin = parameter.begin + slice.begin;
+  return (parameter.spec.is_expert ? store_.expert() : store_.dense()).gradient(begin, begin + slice.count);
 }
 
 double Optimizer::gradient_norm() {
@@ -157,10 +158,7 @@ double Optimizer::gradient_norm() {
   double* sums = there ? sums_there.f64() : block_sums_.data();
   for (size_t i = 0; i < slices_.size(); ++i) {
     const OptimizerSlice& slice = slices_[i];
-    float* gradient = slice.parameter->gradient.chain.f32() + slice.begin;
-    ops::squared_norm({.block_sums = sums + first_blocks_[i],
-                       .x_N = range(gradient, slice.count, store_.device()),
-                       .block = kParameterBlock});
+    ops::squared_norm({.block_sums = sums + first_blocks_[i], .x_N = gradient(slice), .block = kParameterBlock});
   }
   if (there) copy(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()}), sums_there);
   // every block has one owner, the others add zero
@@ -192,7 +190,7 @@ void Optimizer::update(int64_t step, double lr, double clip) {
     ops::adamw({.weight_N = values(slice.parameter->weight.f32() + slice.begin),
                 .m_N = values(slice.exp_avg),
                 .v_N = values(slice.exp_avg_sq),
-                .gradient_N = values(slice.parameter->gradient.chain.f32() + slice.begin),
+                .gradient_N = gradient(slice),
                 .lr = static_cast<float>(lr * slice.lr_scale),
                 .beta1 = static_cast<float>(config_.betas[0]),
                 .beta2 = static_cast<float>(config_.betas[1]),
@@ -208,7 +206,6 @@ void Optimizer::update(int64_t step, double lr, double clip) {
     Shards& shards = shards_[i];
     works[i] =
         shards.group->all_gather_v(part(shards.block->weights, DType::f32, 0, shards.block->elements), shards.begins);
-    set_zero(part(shards.block->gradients, DType::f32, shards.begin(), shards.end()));
   }
   for (comm::Work& work : works) work.wait();
   store_.weights_changed();
@@ -217,8 +214,9 @@ void Optimizer::update(int64_t step, double lr, double clip) {
 void Optimizer::clear_gradients() {
   finish_reductions();
   for (Shards& shards : shards_) {
-    set_zero(part(shards.block->gradients, DType::f32, 0, shards.block->elements));
-    if (store_.granules() > 1) set_zero(part(shards.block->sums, DType::f64, 0, shards.block->elements));
+    const nn::ParameterBlock& block = *shards.block;
+    if (block.chains.bytes() > 0) set_zero(part(block.chains, DType::f32, 0, block.elements));
+    if (block.sums.bytes() > 0) set_zero(part(block.sums, DType::f64, 0, block.elements));
   }
   for (nn::Parameter& parameter : store_.all()) {
     if (parameter.tied.chain) set_zero(parameter.tied.chain);

@@ -37,8 +37,8 @@ class Optimizer {
   // them over ranks while the backward pass goes on.
   void start_reduction(int64_t layer);
 
-  // Collective: sums what is left; afterwards each rank holds the gradient of its shards. With several granules that is
-  // where the exact sums become floats.
+  // Collective: sums what is left; afterwards each rank holds the gradient of its shards (ParameterBlock::gradient),
+  // and zeros elsewhere.
   void reduce_gradients();
 
   // Collective, after reduce_gradients: the norm over all weights, each counted once. Also fills square_sums(),
@@ -46,7 +46,7 @@ class Optimizer {
   double gradient_norm();
   const std::vector<double>& square_sums() const { return square_sums_; }
 
-  // One AdamW step on this rank's shards with gradient * clip, then gathers the weights and clears gradients.
+  // One AdamW step on this rank's shards with gradient * clip, which is zero afterwards; then gathers the weights.
   // `step` counts from 1.
   void update(int64_t step, double lr, double clip);
 
@@ -82,6 +82,7 @@ class Optimizer {
   void add_ranges(Shards& shards);
   void start(Range& range);
   void finish_reductions();
+  Tensor gradient(const OptimizerSlice& slice) const;
 
   OptimizerConfig config_;
   nn::ParameterStore& store_;

@@ -127,7 +127,7 @@ class Run {
     int64_t weights = 0, gradients = 0;
     for (nn::ParameterBlock* block : {&trainer_->store().dense(), &trainer_->store().expert()}) {
       weights += block->weights.bytes();
-      gradients += block->gradients.bytes() + block->sums.bytes();
+      gradients += block->chains.bytes() + block->sums.bytes();
     }
     return str("weights ", print_bytes(weights), ", gradients ", print_bytes(gradients), ", optimizer ",
                print_bytes(trainer_->optimizer().state_bytes()), ", activations ",

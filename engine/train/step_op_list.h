@@ -21,7 +21,7 @@ class Operands {
 
   Tensor rows(std::initializer_list<int64_t> dims);                     // as activations are stored
   Tensor f32(std::initializer_list<int64_t> dims, float least = -0.5);  // from there to one more
-  Tensor packed(int64_t N, int64_t D, ops::PackFor product);            // a weight as products take it
+  Tensor packed(int64_t N, int64_t D);                                  // a weight as the forward product takes it
   Tensor i32(std::initializer_list<int64_t> dims, int64_t below);       // 0, 1, ... in turn
   WeightGradient gradient(std::initializer_list<int64_t> dims);
   // Offsets of `parts` equal parts of `rows`; in host memory.
@@ -66,7 +66,7 @@ class StepOpList {
   };
   void linear(const Linear& linear);
   // On a GPU nothing: weights are converted once a step.
-  void pack(const std::string& name, const char* forward, const char* backward, int64_t N, int64_t D, double weights);
+  void pack(const std::string& name, const char* phase, int64_t N, int64_t D, double weights);
   // RMSNorm of `rows` rows, forward and backward.
   void norm(const std::string& name, const char* forward, const char* backward, int64_t rows, int64_t D, double calls);
   void swiglu(const std::string& name, const char* forward, const char* backward, int64_t rows, int64_t F,

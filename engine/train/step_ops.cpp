@@ -39,8 +39,8 @@ Tensor Operands::rows(std::initializer_list<int64_t> dims) {
   return tensor;
 }
 
-Tensor Operands::packed(int64_t N, int64_t D, ops::PackFor product) {
-  return device_ == Device::cuda ? rows({N, D}) : f32({ops::packed_weight_elements(N, D, product)});
+Tensor Operands::packed(int64_t N, int64_t D) {
+  return device_ == Device::cuda ? rows({N, D}) : f32({ops::packed_weight_elements(N, D)});
 }
 
 Tensor Operands::i32(std::initializer_list<int64_t> dims, int64_t below) {
@@ -66,20 +66,13 @@ const int64_t* Operands::offsets(int64_t rows, int64_t parts) {
   return offsets.data();
 }
 
-void StepOpList::pack(const std::string& name, const char* forward, const char* backward, int64_t N, int64_t D,
-                      double weights) {
+void StepOpList::pack(const std::string& name, const char* phase, int64_t N, int64_t D, double weights) {
   if (shapes_.layout.device == Device::cuda) return;
-  for (ops::PackFor product : {ops::PackFor::forward, ops::PackFor::input_gradient}) {
-    const bool first = product == ops::PackFor::forward;
-    add({.name = name + (first ? " packing" : " packing for the gradient"),
-         .phase = first ? forward : backward,
-         .calls = weights,
-         .bytes = 8.0 * static_cast<double>(N * D)},
-        [=](Operands& o, comm::ParallelGroups&) {
-          const ops::PackWeight a{.packed = o.packed(N, D, product), .weight_ND = o.f32({N, D}), .product = product};
-          return [a] { ops::pack_weight(a); };
-        });
-  }
+  add({.name = name + " packing", .phase = phase, .calls = weights, .bytes = 8.0 * static_cast<double>(N * D)},
+      [=](Operands& o, comm::ParallelGroups&) {
+        const ops::PackWeight a{.packed = o.packed(N, D), .weight_ND = o.f32({N, D})};
+        return [a] { ops::pack_weight(a); };
+      });
 }
 
 void StepOpList::linear(const Linear& l) {
@@ -90,9 +83,7 @@ void StepOpList::linear(const Linear& l) {
   const auto operand = [](Operands& o, bool as_f32, int64_t count, int64_t columns) {
     return as_f32 ? o.f32({count, columns}) : o.rows({count, columns});
   };
-  const auto weight = [=, on_gpu = shapes_.layout.device == Device::cuda](Operands& o, ops::PackFor product) {
-    return f32 && on_gpu ? o.f32({N, D}) : o.packed(N, D, product);
-  };
+  const bool f32_on_gpu = f32 && shapes_.layout.device == Device::cuda;
   add({.name = l.name + " forward",
        .phase = l.forward,
        .limit = Limit::matmul,
@@ -102,7 +93,7 @@ void StepOpList::linear(const Linear& l) {
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::MatmulForward a{.y_TN = operand(o, f32_result, rows, N),
                                    .x_TD = operand(o, f32, rows, D),
-                                   .packed_weight = weight(o, ops::PackFor::forward)};
+                                   .packed_weight = f32_on_gpu ? o.f32({N, D}) : o.packed(N, D)};
         return [a] { ops::matmul_forward(a); };
       });
   add({.name = l.name + " input gradient",
@@ -112,9 +103,8 @@ void StepOpList::linear(const Linear& l) {
        .flops = flops,
        .bytes = bytes},
       [=](Operands& o, comm::ParallelGroups&) {
-        const ops::MatmulBackwardInput a{.dx_TD = operand(o, f32, rows, D),
-                                         .dy_TN = operand(o, f32, rows, N),
-                                         .packed_weight = weight(o, ops::PackFor::input_gradient)};
+        const ops::MatmulBackwardInput a{
+            .dx_TD = operand(o, f32, rows, D), .dy_TN = operand(o, f32, rows, N), .weight_ND = operand(o, f32, N, D)};
         return [a] { ops::matmul_backward_input(a); };
       });
   add({.name = l.name + " weight gradient",
@@ -131,7 +121,7 @@ void StepOpList::linear(const Linear& l) {
             .granules = {.offsets = o.offsets(rows, granules), .count = granules, .ends = true, .begins = true}};
         return [a] { ops::matmul_backward_weight(a); };
       });
-  pack(l.name, l.forward, l.backward, N, D, l.layers);
+  pack(l.name, l.forward, N, D, l.layers);
 }
 
 void StepOpList::norm(const std::string& name, const char* forward, const char* backward, int64_t rows, int64_t D,

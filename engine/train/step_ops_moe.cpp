@@ -12,12 +12,6 @@ namespace {
 
 constexpr const char *kForward = "experts forward", *kBackward = "experts backward";
 
-std::vector<ConstTensor> packed_weights(Operands& o, int64_t experts, int64_t N, int64_t D, ops::PackFor product) {
-  std::vector<ConstTensor> weights_e;
-  for (int64_t e = 0; e < experts; ++e) weights_e.push_back(o.packed(N, D, product));
-  return weights_e;
-}
-
 // The three products of one projection [N, D] of all experts of a rank.
 void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_t D, double calls, double weights) {
   const StepShapes& s = list.shapes();
@@ -32,7 +26,8 @@ void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_
        .flops = 2 * r * n * d,
        .bytes = 4 * (r * d + r * n + all)},
       [=](Operands& o, comm::ParallelGroups&) {
-        const auto weights_e = packed_weights(o, experts, N, D, ops::PackFor::forward);
+        std::vector<ConstTensor> weights_e;
+        for (int64_t e = 0; e < experts; ++e) weights_e.push_back(o.packed(N, D));
         ops::GroupedMatmulForward a{
             .y_RN = o.rows({R, N}), .x_RD = o.rows({R, D}), .offsets_e = o.offsets(R, experts), .num_experts = experts};
         return [a, weights_e]() mutable {
@@ -47,13 +42,14 @@ void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_
             .flops = 2 * r * n * d,
             .bytes = 4 * (r * d + r * n + all)},
            [=](Operands& o, comm::ParallelGroups&) {
-             const auto weights_e = packed_weights(o, experts, N, D, ops::PackFor::input_gradient);
+             std::vector<ConstTensor> weights_e;
+             for (int64_t e = 0; e < experts; ++e) weights_e.push_back(o.rows({N, D}));
              ops::GroupedMatmulBackwardInput a{.dx_RD = o.rows({R, D}),
                                                .dy_RN = o.rows({R, N}),
                                                .offsets_e = o.offsets(R, experts),
                                                .num_experts = experts};
              return [a, weights_e]() mutable {
-               a.packed_weights_e = weights_e.data();
+               a.weights_eND = weights_e.data();
                ops::grouped_matmul_backward_input(a);
              };
            });
@@ -85,7 +81,7 @@ void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_
                ops::grouped_matmul_backward_weight(a);
              };
            });
-  list.pack(name, kForward, kBackward, N, D, weights);
+  list.pack(name, kForward, N, D, weights);
 }
 
 void add_router(StepOpList& list, double calls) {

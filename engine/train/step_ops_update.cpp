@@ -3,7 +3,6 @@
 #include "engine/core/transfer.h"
 #include "engine/ops/adamw.h"
 #include "engine/ops/convert.h"
-#include "engine/ops/gradient_finish.h"
 #include "engine/ops/squared_norm.h"
 #include "engine/train/step_op_list.h"
 
@@ -12,50 +11,46 @@ namespace {
 
 constexpr const char *kReduce = "reduce", *kOptimizer = "optimizer";
 
-// Weights come in slices, one call for each; the mean slice stands for all.
-void add_slices(StepOpList& list, const std::string& what, int64_t elements, double slices) {
+// Weights come in slices, one call for each; the mean slice stands for all. Gradients are exact sums, or chains.
+void add_slices(StepOpList& list, const std::string& what, int64_t elements, double slices, bool has_sums) {
   if (elements == 0) return;
   slices = std::max(1.0, slices);
   const int64_t n = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(elements) / slices));
-  list.add({.name = "squared_norm, " + what, .phase = kReduce, .calls = slices, .bytes = 4 * static_cast<double>(n)},
-           [=](Operands& o, comm::ParallelGroups&) {
-             const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = o.f32({n}), .block = 4096};
-             return [a] { ops::squared_norm(a); };
-           });
+  const double bytes = has_sums ? 8 : 4;
+  const auto gradient = [=](Operands& o) {
+    const WeightGradient parts = o.gradient({n});
+    return has_sums ? Tensor(parts.sum, DType::f64, {n}, parts.chain.device) : parts.chain;
+  };
   list.add(
-      {.name = "adamw, " + what, .phase = kOptimizer, .calls = slices, .bytes = 28 * static_cast<double>(n)},
+      {.name = "squared_norm, " + what, .phase = kReduce, .calls = slices, .bytes = bytes * static_cast<double>(n)},
+      [=](Operands& o, comm::ParallelGroups&) {
+        const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = gradient(o), .block = 4096};
+        return [a] { ops::squared_norm(a); };
+      });
+  list.add(
+      {.name = "adamw, " + what,
+       .phase = kOptimizer,
+       .calls = slices,
+       .bytes = (24 + 2 * bytes) * static_cast<double>(n)},
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::AdamW a{
-            .weight_N = o.f32({n}), .m_N = o.f32({n}), .v_N = o.f32({n}, 0.5), .gradient_N = o.f32({n}), .lr = 1e-4f};
+            .weight_N = o.f32({n}), .m_N = o.f32({n}), .v_N = o.f32({n}, 0.5), .gradient_N = gradient(o), .lr = 1e-4f};
         return [a] { ops::adamw(a); };
       });
 }
 
-// The end of the exact sums and the clearing of gradients, `elements` at a time.
-void add_sweeps(StepOpList& list, const std::string& what, int64_t elements, int64_t mine, bool has_sums) {
-  const int64_t n = std::min<int64_t>(mine, 1 << 24), others = std::min<int64_t>(elements - mine, 1 << 24);
-  auto clear = [&](const std::string& name, const char* phase, int64_t count, int64_t all, int64_t size) {
-    if (count == 0) return;
-    list.add({.name = name + what,
-              .phase = phase,
-              .calls = static_cast<double>(all) / static_cast<double>(count),
-              .bytes = static_cast<double>(count * size)},
-             [=](Operands& o, comm::ParallelGroups&) {
-               const Tensor numbers = o.f32({count * size / 4});
-               return [=] { set_zero(numbers); };
-             });
-  };
-  clear("clearing of gradients, ", kOptimizer, n, mine, 4);
-  if (!has_sums || n == 0) return;
-  list.add({.name = "gradient_finish, " + what,
+// Exact sums that are another rank's are cleared, `elements` at a time.
+void add_clearing(StepOpList& list, const std::string& what, int64_t elements) {
+  if (elements == 0) return;
+  const int64_t n = std::min<int64_t>(elements, 1 << 24);
+  list.add({.name = "clearing of sums, " + what,
             .phase = kReduce,
-            .calls = static_cast<double>(mine) / static_cast<double>(n),
-            .bytes = 20 * static_cast<double>(n)},
+            .calls = static_cast<double>(elements) / static_cast<double>(n),
+            .bytes = 8 * static_cast<double>(n)},
            [=](Operands& o, comm::ParallelGroups&) {
-             const ops::GradientFinish a{.gradient_N = o.f32({n}), .sum_N = o.gradient({n}).sum};
-             return [a] { ops::gradient_finish(a); };
+             const Tensor sums = o.f32({2 * n});
+             return [=] { set_zero(sums); };
            });
-  clear("clearing of sums, ", kReduce, others, elements - mine, 8);
 }
 
 // On a GPU in bf16, once a step.
@@ -143,13 +138,13 @@ void add_update_ops(StepOpList& list, const Config& config) {
   Reduction experts(list, "experts", s.expert, has_sums ? replicas : 1, Limit::link_expert_dp);
   dense.add_scatter();
   experts.add_scatter();
-  add_sweeps(list, "dense", s.dense, s.dense / ranks, has_sums);
-  add_sweeps(list, "experts", s.expert, s.expert / replicas, has_sums);
+  if (has_sums) add_clearing(list, "dense", s.dense - s.dense / ranks);
+  if (has_sums) add_clearing(list, "experts", s.expert - s.expert / replicas);
   const double layers = s.attention_layers;
   const double dense_weights = 3 + layers * 6 + s.moe_layers + 3 * s.dense_layers;
-  add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks));
+  add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks), has_sums);
   add_slices(list, "experts", s.expert / replicas,
-             3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas));
+             3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas), has_sums);
   if (s.layout.element_bytes < 4) add_conversion(list, s.dense + s.expert);
   dense.add_gather();
   experts.add_gather();

@@ -12,7 +12,7 @@ namespace {
 
 // Memory is given to the store between registering weights (the model) and counting them (the table).
 nn::ParameterStore& committed(nn::ParameterStore& store, const Config& config) {
-  store.commit(config.train.granules, true);
+  store.commit(config.train.granules, true, config.passes_hold_whole_granules());
   store.initialize(static_cast<uint64_t>(config.seed));
   return store;
 }

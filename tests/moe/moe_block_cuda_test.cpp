@@ -49,10 +49,10 @@ class Array {
   Device device_;
 };
 
-Array packed(const Array& weight, ops::PackFor product) {
+Array packed(const Array& weight) {
   const Tensor w = weight.view();
-  Array result(w.device, {ops::packed_weight_elements(w.rows(), w.columns(), product, w.device)});
-  ops::pack_weight({.packed = result, .weight_ND = w, .product = product});
+  Array result(w.device, {ops::packed_weight_elements(w.rows(), w.columns(), w.device)});
+  ops::pack_weight({.packed = result, .weight_ND = w});
   return result;
 }
 
@@ -61,16 +61,15 @@ struct ExpertWeights {
   ExpertWeights(Device device, int64_t rows, int64_t columns, const std::vector<std::vector<float>>& values) {
     for (const std::vector<float>& v : values) {
       weights.emplace_back(device, std::initializer_list<int64_t>{rows, columns}, v);
-      packs.push_back(packed(weights.back(), ops::PackFor::forward));
-      gradient_packs.push_back(packed(weights.back(), ops::PackFor::input_gradient));
+      weight_views.push_back(weights.back());
+      packs.push_back(packed(weights.back()));
       chains.emplace_back(device, std::initializer_list<int64_t>{rows, columns});
       pack_views.push_back(packs.back());
-      gradient_pack_views.push_back(gradient_packs.back());
       gradients.push_back(chains.back().gradient());
     }
   }
-  std::vector<Array> weights, packs, gradient_packs, chains;
-  std::vector<ConstTensor> pack_views, gradient_pack_views;
+  std::vector<Array> weights, packs, chains;
+  std::vector<ConstTensor> weight_views, pack_views;
   std::vector<WeightGradient> gradients;
 };
 
@@ -88,7 +87,7 @@ void backward_product(const Tensor& dx, const ConstTensor& dy, const ConstTensor
                       const std::vector<int64_t>& offsets, bool accumulate) {
   ops::grouped_matmul_backward_input({.dx_RD = dx,
                                       .dy_RN = dy,
-                                      .packed_weights_e = w.gradient_pack_views.data(),
+                                      .weights_eND = w.weight_views.data(),
                                       .offsets_e = offsets.data(),
                                       .num_experts = E,
                                       .accumulate = accumulate});
@@ -115,7 +114,7 @@ Results run_block(Device device, const Inputs& in) {
   ExpertWeights gate(device, F, D, in.gate), up(device, F, D, in.up), down(device, D, F, in.down);
 
   ops::rms_norm_forward({.y_TD = h, .rstd_T = rstd, .x_TD = x, .weight_D = norm});
-  const Array packed_router = packed(router, ops::PackFor::forward);
+  const Array packed_router = packed(router);
   ops::matmul_forward({.y_TN = logits, .x_TD = h, .packed_weight = packed_router});
   moe::router_forward({.scores_TE = scores,
                        .topk_weights_TK = weights,
@@ -167,8 +166,7 @@ Results run_block(Device device, const Inputs& in) {
                         .lse_T = lse,
                         .balance = {},
                         .options = options});
-  const Array gradient_router = packed(router, ops::PackFor::input_gradient);
-  ops::matmul_backward_input({.dx_TD = dh, .dy_TN = dlogits, .packed_weight = gradient_router, .accumulate = true});
+  ops::matmul_backward_input({.dx_TD = dh, .dy_TN = dlogits, .weight_ND = router, .accumulate = true});
   ops::matmul_backward_weight(
       {.dweight_ND = drouter.gradient(), .x_TD = h, .dy_TN = dlogits, .granules = granules.rows});
   ops::rms_norm_backward({.dx_TD = dx,

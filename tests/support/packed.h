@@ -1,4 +1,4 @@
-// Weights laid out for a product on the CPU.
+// Weights laid out for the forward product on the CPU.
 #pragma once
 
 #include "engine/ops/matmul.h"
@@ -6,12 +6,10 @@
 
 namespace test {
 
-inline std::vector<float> packed(const std::vector<float>& weight, int64_t N, int64_t D,
-                                 engine::ops::PackFor product = engine::ops::PackFor::forward) {
-  auto out = poisoned(engine::ops::packed_weight_elements(N, D, product));
-  engine::ops::pack_weight({.packed = tensor(out, {static_cast<int64_t>(out.size())}),
-                            .weight_ND = tensor(weight, {N, D}),
-                            .product = product});
+inline std::vector<float> packed(const std::vector<float>& weight, int64_t N, int64_t D) {
+  auto out = poisoned(engine::ops::packed_weight_elements(N, D));
+  engine::ops::pack_weight(
+      {.packed = tensor(out, {static_cast<int64_t>(out.size())}), .weight_ND = tensor(weight, {N, D})});
   return out;
 }
 

@@ -27,18 +27,17 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
   ThreadPool pool(3);
   pool.make_current();
   test::for_each_cpu_target([&] {
-    std::vector<std::vector<float>> panels, gradient_panels;
-    std::vector<ConstTensor> packed_e, gradient_packed_e;
+    std::vector<std::vector<float>> weights, panels;
+    std::vector<ConstTensor> packed_e, weights_e;
     for (uint64_t e = 0; e < experts; ++e) {
-      const std::vector<float> weight = test::values(10 + e, N * D);
-      panels.push_back(test::packed(weight, N, D));
-      gradient_panels.push_back(test::packed(weight, N, D, ops::PackFor::input_gradient));
+      weights.push_back(test::values(10 + e, N * D));
+      panels.push_back(test::packed(weights.back(), N, D));
     }
     std::vector<test::ExactGradient> sums(experts, test::ExactGradient({N, D}, 64));
     std::vector<WeightGradient> gradients;
     for (size_t e = 0; e < experts; ++e) {
       packed_e.push_back(test::flat(panels[e]));
-      gradient_packed_e.push_back(test::flat(gradient_panels[e]));
+      weights_e.push_back(tensor(weights[e], {N, D}));
       WeightGradient gradient{.chain = Tensor(sums[e].chain.data.data(), DType::f32, {N, D}),
                               .sum = sums[e].sum.data(),
                               .grid = sums[e].grid,
@@ -53,7 +52,7 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
                                  .num_experts = experts});
     ops::grouped_matmul_backward_input({.dx_RD = tensor(dx, {R, D}),
                                         .dy_RN = tensor(dy, {R, N}),
-                                        .packed_weights_e = gradient_packed_e.data(),
+                                        .weights_eND = weights_e.data(),
                                         .offsets_e = offsets.data(),
                                         .num_experts = experts});
     std::vector<int64_t> granules;  // two granules, cut in the middle of each expert's rows
@@ -74,7 +73,7 @@ TEST_CASE("grouped_matmul: every expert's rows and gradients are those of its ow
       auto dx_e = test::poisoned(rows * D);
       ops::matmul_backward_input({.dx_TD = tensor(dx_e, {rows, D}),
                                   .dy_TN = tensor(dy, {R, N}).slice_rows(begin, rows),
-                                  .packed_weight = gradient_packed_e[e]});
+                                  .weight_ND = weights_e[e]});
       test::check_same_bits({dx.begin() + begin * D, dx.begin() + (begin + rows) * D}, dx_e, "dx");
       test::ExactGradient alone({N, D}, 64);
       test::Granules two({granules[e * 3 + 1] - begin, offsets[e + 1] - granules[e * 3 + 1]});

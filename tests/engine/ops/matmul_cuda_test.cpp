@@ -34,20 +34,17 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
       const auto dx_before = fresh_values(T * D, storage);
       auto columns = [D = D](Tensor t) { return t.slice_columns(3, D); };
       const ConstTensor x_TD = columns(tensor(const_cast<std::vector<float>&>(x), {T, wide}));
-      const auto panels = packed(weight, N, D), gradient_panels = packed(weight, N, D, ops::PackFor::input_gradient);
-      const ConstTensor packed_weight = flat(panels), for_gradient = flat(gradient_panels);
+      const auto panels = packed(weight, N, D);
+      const ConstTensor packed_weight = flat(panels), weight_ND = tensor(weight, {N, D});
       std::vector<float> y = poisoned(T * N), y_bias = y, dx = poisoned(T * D), dx_added = dx_before;
       test::ExactGradient dweight({N, D}, 256), dbias({N}, 256);
       const test::Granules granules({T / 2, T - T / 2});
       ops::matmul_forward({.y_TN = tensor(y, {T, N}), .x_TD = x_TD, .packed_weight = packed_weight});
       ops::matmul_forward(
           {.y_TN = tensor(y_bias, {T, N}), .x_TD = x_TD, .packed_weight = packed_weight, .bias_N = tensor(bias, {N})});
+      ops::matmul_backward_input({.dx_TD = tensor(dx, {T, D}), .dy_TN = tensor(dy, {T, N}), .weight_ND = weight_ND});
       ops::matmul_backward_input(
-          {.dx_TD = tensor(dx, {T, D}), .dy_TN = tensor(dy, {T, N}), .packed_weight = for_gradient});
-      ops::matmul_backward_input({.dx_TD = tensor(dx_added, {T, D}),
-                                  .dy_TN = tensor(dy, {T, N}),
-                                  .packed_weight = for_gradient,
-                                  .accumulate = true});
+          {.dx_TD = tensor(dx_added, {T, D}), .dy_TN = tensor(dy, {T, N}), .weight_ND = weight_ND, .accumulate = true});
       ops::matmul_backward_weight(
           {.dweight_ND = dweight.gradient(), .x_TD = x_TD, .dy_TN = tensor(dy, {T, N}), .granules = granules.rows});
       ops::bias_backward({.dbias_N = dbias.gradient(), .dy_TN = tensor(dy, {T, N}), .granules = granules.rows});
@@ -58,18 +55,15 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
             DeviceTensor wide_d(x, {T, wide}, storage), master_d(weight, {N, D}), bias_d(bias, {N});
             DeviceTensor dy_d(dy, {T, N}, storage), y_d({T, N}, storage), y_bias_d({T, N}, storage);
             DeviceTensor dx_d({T, D}, storage), dx_added_d(dx_before, {T, D}, storage);
-            DeviceTensor packed_d({ops::packed_weight_elements(N, D, ops::PackFor::forward, Device::cuda)}, storage);
-            DeviceTensor for_gradient_d({N * D}, storage);
+            DeviceTensor packed_d({ops::packed_weight_elements(N, D, Device::cuda)}, storage);
+            DeviceTensor weight_d(weight, {N, D}, storage);
             DeviceGradient dweight_d({N, D}, 256), dbias_d({N}, 256);
             const ConstTensor x_d = columns(wide_d);
             ops::pack_weight({.packed = packed_d, .weight_ND = master_d});
-            ops::pack_weight(
-                {.packed = for_gradient_d, .weight_ND = master_d, .product = ops::PackFor::input_gradient});
             ops::matmul_forward({.y_TN = y_d, .x_TD = x_d, .packed_weight = packed_d});
             ops::matmul_forward({.y_TN = y_bias_d, .x_TD = x_d, .packed_weight = packed_d, .bias_N = bias_d});
-            ops::matmul_backward_input({.dx_TD = dx_d, .dy_TN = dy_d, .packed_weight = for_gradient_d});
-            ops::matmul_backward_input(
-                {.dx_TD = dx_added_d, .dy_TN = dy_d, .packed_weight = for_gradient_d, .accumulate = true});
+            ops::matmul_backward_input({.dx_TD = dx_d, .dy_TN = dy_d, .weight_ND = weight_d});
+            ops::matmul_backward_input({.dx_TD = dx_added_d, .dy_TN = dy_d, .weight_ND = weight_d, .accumulate = true});
             ops::matmul_backward_weight(
                 {.dweight_ND = dweight_d.gradient(), .x_TD = x_d, .dy_TN = dy_d, .granules = granules.rows});
             ops::bias_backward({.dbias_N = dbias_d.gradient(), .dy_TN = dy_d, .granules = granules.rows});
@@ -87,18 +81,17 @@ TEST_CASE("cuda: grouped_matmul with uneven and idle experts over granules") {
   const int64_t R = offsets.back();
   test::for_each_storage([&](DType storage) {
     const auto x = fresh_values(R * D, storage), dy = fresh_values(R * N, storage);
-    std::vector<std::vector<float>> weights, panels, gradient_panels;
+    std::vector<std::vector<float>> weights, panels;
     std::vector<ConstTensor> forward_views, gradient_views;
     std::vector<test::ChainGradient> dweights(static_cast<size_t>(E), test::ChainGradient({N, D}));
     std::vector<WeightGradient> gradients;
     for (int64_t e = 0; e < E; ++e) {
       weights.push_back(fresh_values(N * D, storage));
       panels.push_back(packed(weights.back(), N, D));
-      gradient_panels.push_back(packed(weights.back(), N, D, ops::PackFor::input_gradient));
     }
     for (size_t e = 0; e < static_cast<size_t>(E); ++e) {
       forward_views.push_back(flat(panels[e]));
-      gradient_views.push_back(flat(gradient_panels[e]));
+      gradient_views.push_back(tensor(weights[e], {N, D}));
       gradients.push_back(dweights[e].gradient());
       gradients.back().chain.data = dweights[e].data.data();
     }
@@ -112,7 +105,7 @@ TEST_CASE("cuda: grouped_matmul with uneven and idle experts over granules") {
                                    .num_experts = E});
       ops::grouped_matmul_backward_input({.dx_RD = dx_RD,
                                           .dy_RN = dy_RN,
-                                          .packed_weights_e = for_gradient.data(),
+                                          .weights_eND = for_gradient.data(),
                                           .offsets_e = offsets.data(),
                                           .num_experts = E});
       ops::grouped_matmul_backward_weight({.dweights_eND = weight_gradients.data(),

@@ -63,12 +63,11 @@ TEST_CASE("matmul: all three products equal the reference") {
       auto dx_expected = product(
           c.T, c.D, c.N, [&](auto t, auto n) { return at(dy, t * c.N + n); },
           [&](auto n, auto d) { return at(weight, n * c.D + d); });
-      const auto for_gradient = test::packed(weight, c.N, c.D, ops::PackFor::input_gradient);
       for (bool accumulate : {false, true}) {
         auto dx = accumulate ? before : test::poisoned(c.T * c.D);
         ops::matmul_backward_input({.dx_TD = tensor(dx, {c.T, c.D}),
                                     .dy_TN = tensor(dy, {c.T, c.N}),
-                                    .packed_weight = test::flat(for_gradient),
+                                    .weight_ND = tensor(weight, {c.N, c.D}),
                                     .accumulate = accumulate});
         test::check_close(dx, accumulate && c.T > 0 ? plus(dx_expected, before) : dx_expected, 1e-5, "dx");
       }
@@ -107,11 +106,10 @@ TEST_CASE("matmul: a row's bits depend neither on the other rows nor on threads 
     test::for_each_cpu_target([&] {
       auto y = forward(x, weight, {}, c);
       auto dx = test::poisoned(c.T * c.D);
-      const auto for_gradient = test::packed(weight, c.N, c.D, ops::PackFor::input_gradient);
       auto backward = [&](int64_t begin, int64_t rows, std::vector<float>& out) {
         ops::matmul_backward_input({.dx_TD = tensor(out, {rows, c.D}),
                                     .dy_TN = tensor(dy, {c.T, c.N}).slice_rows(begin, rows),
-                                    .packed_weight = test::flat(for_gradient)});
+                                    .weight_ND = tensor(weight, {c.N, c.D})});
       };
       backward(0, c.T, dx);
       if (y_expected.empty()) y_expected = y, dx_expected = dx;

@@ -4,7 +4,6 @@
 #include "engine/ops/convert.h"
 #include "engine/ops/cross_entropy.h"
 #include "engine/ops/embedding.h"
-#include "engine/ops/gradient_finish.h"
 #include "engine/ops/residual_add.h"
 #include "engine/ops/rms_norm.h"
 #include "engine/ops/rope.h"
@@ -244,7 +243,7 @@ TEST_CASE("cuda: adamw, in place") {
   std::vector<float> v = fresh_values(N, DType::f32);
   for (float& x : v) x = x * x;
   std::vector<float> weight_after = weight, m_after = m, v_after = v;
-  auto run = [](const Tensor& weight_N, const Tensor& m_N, const Tensor& v_N, const ConstTensor& gradient_N) {
+  auto run = [](const Tensor& weight_N, const Tensor& m_N, const Tensor& v_N, const Tensor& gradient_N) {
     ops::adamw({.weight_N = weight_N,
                 .m_N = m_N,
                 .v_N = v_N,
@@ -255,12 +254,36 @@ TEST_CASE("cuda: adamw, in place") {
                 .bias_correction1 = 0.19f,
                 .bias_correction2 = 0.0975f});
   };
-  run(tensor(weight_after, {N}), tensor(m_after, {N}), tensor(v_after, {N}), tensor(gradient, {N}));
+  std::vector<float> read = gradient;
+  run(tensor(weight_after, {N}), tensor(m_after, {N}), tensor(v_after, {N}), tensor(read, {N}));
   test::check_parity("adamw", DType::f32, {weight_after, m_after, v_after}, [&]() -> Results {
     DeviceTensor weight_d(weight, {N}), m_d(m, {N}), v_d(v, {N}), gradient_d(gradient, {N});
     run(weight_d, m_d, v_d, gradient_d);
     return {weight_d.host(), m_d.host(), v_d.host()};
   });
+}
+
+TEST_CASE("cuda: adamw rounds exact sums as it reads them, and every gradient is zero afterwards") {
+  const int64_t N = 1000;
+  std::vector<double> sums;
+  std::vector<float> rounded;
+  for (float value : fresh_values(N, DType::f32)) {
+    sums.push_back(static_cast<double>(value) * (1 + 1e-9));
+    rounded.push_back(static_cast<float>(sums.back()));
+  }
+  const auto weight = fresh_values(N, DType::f32);
+  const std::vector<float> zeros(static_cast<size_t>(N));
+  const auto update = [&](const Tensor& gradient_N) {
+    DeviceTensor weight_d(weight, {N}), m_d(zeros, {N}), v_d(zeros, {N});
+    ops::adamw({.weight_N = weight_d, .m_N = m_d, .v_N = v_d, .gradient_N = gradient_N, .lr = 1e-2f});
+    return weight_d.host();
+  };
+  DeviceArray<double> sums_d(sums);
+  DeviceTensor rounded_d(rounded, {N});
+  const auto of_floats = update(rounded_d);
+  test::check_same_bits(update(Tensor(sums_d.data(), DType::f64, {N}, Device::cuda)), of_floats, "weight");
+  CHECK(sums_d.host() == std::vector<double>(sums.size(), 0.0));
+  CHECK(rounded_d.host() == zeros);
 }
 
 TEST_CASE("cuda: adamw tells whether any weight has changed") {
@@ -284,24 +307,26 @@ TEST_CASE("cuda: adamw tells whether any weight has changed") {
   }
 }
 
-TEST_CASE("cuda: squared_norm has the CPU's bits, gradient_finish too") {
+TEST_CASE("cuda: squared_norm has the CPU's bits, of floats and of exact sums") {
   const int64_t N = 4096 * 9 + 77, blocks = 10;
   const auto x = fresh_values(N, DType::f32);
-  std::vector<double> sums(static_cast<size_t>(blocks), -1.0);
-  ops::squared_norm({.block_sums = sums.data(), .x_N = tensor(x, {N})});
-  std::vector<float> finished = poisoned(blocks);
-  std::vector<double> consumed = sums;
-  ops::gradient_finish({.gradient_N = tensor(finished, {blocks}), .sum_N = consumed.data()});
-  const Results results = test::same_in_every_order([&]() -> Results {
-    DeviceTensor x_d(x, {N}), finished_d({blocks});
-    DeviceArray<double> sums_d(std::vector<double>(static_cast<size_t>(blocks), -1.0));
-    ops::squared_norm({.block_sums = sums_d.data(), .x_N = x_d});
-    CHECK(sums_d.host() == sums);
-    ops::gradient_finish({.gradient_N = finished_d, .sum_N = sums_d.data()});
-    CHECK(sums_d.host() == std::vector<double>(static_cast<size_t>(blocks), 0.0));
-    return {finished_d.host()};
-  });
-  test::check_same_bits(results[0], finished, "gradient_finish");
+  std::vector<double> exact, sums(static_cast<size_t>(blocks), -1.0);
+  for (float value : x) exact.push_back(static_cast<double>(value) * (1 + 1e-9));
+  for (const bool of_sums : {false, true}) {
+    CAPTURE(of_sums);
+    const auto norm = [&](double* block_sums, const void* memory, Device device) {
+      const DType dtype = of_sums ? DType::f64 : DType::f32;
+      ops::squared_norm({.block_sums = block_sums, .x_N = ConstTensor(memory, dtype, {N}, device)});
+    };
+    norm(sums.data(), of_sums ? static_cast<const void*>(exact.data()) : x.data(), Device::cpu);
+    test::same_in_every_order([&]() -> Results {
+      DeviceTensor x_d(x, {N});
+      DeviceArray<double> exact_d(exact), sums_d(std::vector<double>(static_cast<size_t>(blocks), -1.0));
+      norm(sums_d.data(), of_sums ? static_cast<const void*>(exact_d.data()) : Tensor(x_d).data, Device::cuda);
+      CHECK(sums_d.host() == sums);
+      return {x_d.host()};
+    });
+  }
 }
 
 TEST_CASE("cuda: cross_entropy with uncounted rows, in place and without gradient") {

@@ -22,6 +22,23 @@ TEST_CASE("squared_norm: block sums equal the reference and do not depend on whe
   });
 }
 
+TEST_CASE("squared_norm: of exact sums it is the norm of the floats they are rounded to") {
+  const int64_t N = 200, block = 64;
+  std::vector<double> x;
+  std::vector<float> rounded;
+  for (int64_t i = 0; i < N; ++i) {
+    x.push_back(static_cast<double>(test::value(1, i)) * (1 + 1e-9 * static_cast<double>(i)));
+    rounded.push_back(static_cast<float>(x.back()));
+  }
+  test::for_each_cpu_target([&] {
+    std::vector<double> of_sums(4, -1.0), of_floats(4, -1.0);
+    engine::ops::squared_norm(
+        {.block_sums = of_sums.data(), .x_N = {x.data(), engine::DType::f64, {N}}, .block = block});
+    engine::ops::squared_norm({.block_sums = of_floats.data(), .x_N = test::tensor(rounded, {N}), .block = block});
+    CHECK(of_sums == of_floats);
+  });
+}
+
 TEST_CASE("squared_norm: what is not finite shows in the sum") {
   std::vector<float> x(100, 1.0f);
   x[77] = std::numeric_limits<float>::quiet_NaN();
