@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -262,20 +261,20 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_checkpoint(CLI::App& bench, Command& chosen) {
+void add_bench_checkpoint(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("checkpoint", "what a save costs, beside memcpy and the disk");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--every", options->every, "steps between saves (default: 10)")->check(CLI::PositiveNumber);
-  command->add_option("--repeat", options->repeat, "measurements of each (default: 7)")->check(CLI::PositiveNumber);
-  command->add_option("--dir", options->directory, "where to write; removed afterwards (default: here)");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench checkpoint configs/bench_small_cpu.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("checkpoint", "what a save costs, beside memcpy and the disk");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  command.add_option("--every", options->every, "steps between saves (default: 10)").positive();
+  command.add_option("--repeat", options->repeat, "measurements of each (default: 7)").positive();
+  command.add_option("--dir", options->directory, "where to write; removed afterwards (default: here)");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench checkpoint configs/bench_small_cpu.json");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

@@ -1,5 +1,4 @@
 // switchyard bench comm: every collective at several sizes, on the transports there are.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <functional>
@@ -132,16 +131,16 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_comm(CLI::App& bench, Command& chosen) {
+void add_bench_comm(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("comm", "every collective at several sizes");
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--seconds", options->seconds, "for each collective and size, about")->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench comm --ranks 4");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("comm", "every collective at several sizes");
+  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--seconds", options->seconds, "for each collective and size, about").positive();
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench comm --ranks 4");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

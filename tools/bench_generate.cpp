@@ -1,5 +1,4 @@
 // switchyard bench generate CONFIG|CHECKPOINT: how fast tokens come, and how near to what memory allows.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -183,21 +182,19 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_generate(CLI::App& bench, Command& chosen) {
+void add_bench_generate(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("generate", "tokens per second of generation, alone and in batches");
-  command->add_option("model", options->model, "config file, run directory, checkpoint or Hugging Face directory")
-      ->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--batch", options->batches, "sequences at once, e.g. 1,8")
-      ->delimiter(',')
-      ->check(CLI::PositiveNumber);
-  command->add_option("--prompt-tokens", options->prompt_tokens, "of each sequence")->check(CLI::PositiveNumber);
-  command->add_option("--tokens", options->tokens, "to generate")->check(CLI::PositiveNumber);
-  command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench generate configs/bench_cpu.json --batch 1,8");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("generate", "tokens per second of generation, alone and in batches");
+  command.add_option("model", options->model, "config file, run directory, checkpoint or Hugging Face directory")
+      .required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--batch", options->batches, "sequences at once, e.g. 1,8").separated_by(',').positive();
+  command.add_option("--prompt-tokens", options->prompt_tokens, "of each sequence").positive();
+  command.add_option("--tokens", options->tokens, "to generate").positive();
+  command.add_option("--threads", options->threads, "threads (default: all processors)").positive();
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench generate configs/bench_cpu.json --batch 1,8");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

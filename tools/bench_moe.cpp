@@ -1,5 +1,4 @@
 // switchyard bench moe: dispatch, experts and combine under eight kinds of load, each checked against an exact oracle.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <functional>
@@ -326,25 +325,24 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_moe(CLI::App& bench, Command& chosen) {
+void add_bench_moe(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("moe", "dispatch, experts and combine under eight kinds of load");
-  command->add_option("--ranks", options->how.ranks, "ranks")->check(CLI::PositiveNumber);
-  command->add_option("--transport", options->how.transport, "between ranks: threads (default) or mpi")
-      ->check(CLI::IsMember({"threads", "mpi"}));
-  command->add_option("--threads", options->how.threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--experts", options->experts, "experts on all ranks together")->check(CLI::Range(1, 1024));
-  command->add_option("--slots", options->slots, "experts a token goes to")->check(CLI::Range(1, 64));
-  command->add_option("--hidden", options->hidden, "width of a token")->check(CLI::Range(1, 65536));
-  command->add_option("--width", options->width, "width of an expert")->check(CLI::Range(1, 65536));
-  command->add_option("--tokens", options->tokens, "tokens of each rank")->check(CLI::Range(1, 1 << 20));
-  command->add_option("--steps", options->steps, "steps to measure, after two that are not")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--only", options->only, "one workload");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench moe --ranks 4");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("moe", "dispatch, experts and combine under eight kinds of load");
+  command.add_option("--ranks", options->how.ranks, "ranks").positive();
+  command.add_option("--transport", options->how.transport, "between ranks: threads (default) or mpi")
+      .one_of({"threads", "mpi"});
+  command.add_option("--threads", options->how.threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--experts", options->experts, "experts on all ranks together").between(1, 1024);
+  command.add_option("--slots", options->slots, "experts a token goes to").between(1, 64);
+  command.add_option("--hidden", options->hidden, "width of a token").between(1, 65536);
+  command.add_option("--width", options->width, "width of an expert").between(1, 65536);
+  command.add_option("--tokens", options->tokens, "tokens of each rank").between(1, 1 << 20);
+  command.add_option("--steps", options->steps, "steps to measure, after two that are not").positive();
+  command.add_option("--only", options->only, "one workload");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench moe --ranks 4");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

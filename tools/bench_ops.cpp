@@ -1,5 +1,4 @@
 // switchyard bench ops CONFIG: every op of a training step alone, beside what the machine allows it.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -90,19 +89,19 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_ops(CLI::App& bench, Command& chosen) {
+void add_bench_ops(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("ops", "every op of a step alone, at a config's shapes");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_option("--seconds", options->seconds, "to spend in all, about")->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench ops configs/bench_cpu.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("ops", "every op of a step alone, at a config's shapes");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_device_option(command, options->device);
+  command.add_option("--seconds", options->seconds, "to spend in all, about").positive();
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench ops configs/bench_cpu.json");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

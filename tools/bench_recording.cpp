@@ -1,7 +1,6 @@
 // switchyard bench recording CONFIG: what recording the experts' load, and tracing their choices, add to a step.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -112,18 +111,18 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_recording(CLI::App& bench, Command& chosen) {
+void add_bench_recording(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("recording", "what recording expert load adds to a step");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  command->add_option("--rounds", options->rounds, "rounds of three steps")->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench recording configs/bench_small_cpu.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("recording", "what recording expert load adds to a step");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  command.add_option("--rounds", options->rounds, "rounds of three steps").positive();
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench recording configs/bench_small_cpu.json");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

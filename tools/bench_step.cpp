@@ -1,7 +1,6 @@
 // switchyard bench step CONFIG: how fast a training step is, and how near to the limit of the machine.
 #include <malloc.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -186,20 +185,19 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_step(CLI::App& bench, Command& chosen) {
+void add_bench_step(CommandLine& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("step", "a whole training step on synthetic tokens");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks, as threads of this process")->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_option("--steps", options->steps, "steps to measure, after two that are not")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard bench step configs/bench_small_cpu.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = bench.add_subcommand("step", "a whole training step on synthetic tokens");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_device_option(command, options->device);
+  command.add_option("--steps", options->steps, "steps to measure, after two that are not").positive();
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard bench step configs/bench_small_cpu.json");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

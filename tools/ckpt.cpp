@@ -1,5 +1,4 @@
 // switchyard ckpt ls|info|verify|diff|prune|tag: looks into checkpoints and keeps house among them.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -18,6 +17,7 @@
 #include "engine/train/loaded_model.h"
 #include "engine/train/run_directory.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 namespace {
@@ -248,17 +248,17 @@ int tag(const Options& options) {
 
 }  // namespace
 
-void add_ckpt(CLI::App& app, Command& chosen) {
+void add_ckpt(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* ckpt = app.add_subcommand("ckpt", "look into checkpoints, name them, remove them");
-  ckpt->require_subcommand(1);
+  CommandLine ckpt = program.add_subcommand("ckpt", "look into checkpoints, name them, remove them");
+  ckpt.require_subcommand();
   const auto add = [&](const char* name, const char* help, const char* argument, const char* meaning,
                        const char* example, int (*action)(const Options&)) {
-    CLI::App* command = ckpt->add_subcommand(name, help);
-    command->footer(str("Example: switchyard ckpt ", name, " ", example));
-    command->add_option(argument, options->path, meaning)->required();
-    command->add_flag("--json", options->json, "one JSON object on stdout");
-    command->callback([options, action, &chosen] { chosen = [options, action] { return action(*options); }; });
+    CommandLine command = ckpt.add_subcommand(name, help);
+    command.footer(str("Example: switchyard ckpt ", name, " ", example));
+    command.add_option(argument, options->path, meaning).required();
+    command.add_flag("--json", options->json, "one JSON object on stdout");
+    command.runs([options, action] { return action(*options); });
     return command;
   };
   const char* const which = "run directory, RUN@TAG or checkpoint";
@@ -266,18 +266,18 @@ void add_ckpt(CLI::App& app, Command& chosen) {
   add("info", "step, digest and files", "checkpoint", which, "runs/mine", info);
   add("verify", "check every file against the manifest; exit 0 or 6", "checkpoint", "a checkpoint",
       "runs/mine/checkpoints/step-00001000", verify);
-  CLI::App* command =
+  CommandLine command =
       add("diff", "config keys and weights in which two models differ", "a", which, "runs/mine@best runs/mine", diff);
-  command->add_option("b", options->other, which)->required();
+  command.add_option("b", options->other, which).required();
   command = add("prune", "remove all but the newest checkpoints; those with a tag stay", "run", "run directory",
                 "runs/mine --keep 3 --dry-run", prune);
-  command->add_option("--keep", options->keep, "how many of the newest stay (default: 2)")->check(CLI::PositiveNumber);
-  command->add_flag("--dry-run", options->dry_run, "only say which");
+  command.add_option("--keep", options->keep, "how many of the newest stay (default: 2)").positive();
+  command.add_flag("--dry-run", options->dry_run, "only say which");
   command = add("tag", "name a checkpoint: retention keeps it, and RUN@TAG means it", "checkpoint",
                 "run directory (its newest) or checkpoint; with --remove a run directory", "runs/mine best", tag);
-  command->add_option("tag", options->tag, "letters, digits, \".\", \"_\", \"-\"")->required();
-  command->add_flag("--remove", options->remove, "take the tag away; the checkpoint stays for now");
-  ckpt->footer("Example: switchyard ckpt tag runs/mine best && switchyard eval runs/mine@best");
+  command.add_option("tag", options->tag, "letters, digits, \".\", \"_\", \"-\"").required();
+  command.add_flag("--remove", options->remove, "take the tag away; the checkpoint stays for now");
+  ckpt.footer("Example: switchyard ckpt tag runs/mine best && switchyard eval runs/mine@best");
 }
 
 }  // namespace tools

@@ -1,33 +1,26 @@
 // A command of the program: declared to the command-line parser, run by main.
 #pragma once
 
-#include <functional>
-
-namespace CLI {
-class App;
-}
-
 namespace tools {
 
-// What the chosen command does; returns the exit code. Errors are thrown and mapped to exit codes by main.
-using Command = std::function<int()>;
+class CommandLine;
 
-// Each adds its subcommand, whose callback sets `chosen`.
-void add_train(CLI::App& app, Command& chosen);
-void add_eval(CLI::App& app, Command& chosen);
-void add_generate(CLI::App& app, Command& chosen);
-void add_import(CLI::App& app, Command& chosen);
-void add_export(CLI::App& app, Command& chosen);
-void add_experts(CLI::App& app, Command& chosen);
-void add_plan(CLI::App& app, Command& chosen);
-void add_report(CLI::App& app, Command& chosen);
-void add_bench(CLI::App& app, Command& chosen);
-void add_ckpt(CLI::App& app, Command& chosen);
-void add_config(CLI::App& app, Command& chosen);
-void add_data(CLI::App& app, Command& chosen);
-void add_doctor(CLI::App& app, Command& chosen);
+// Each adds its subcommand and says what it does.
+void add_train(CommandLine& program);
+void add_eval(CommandLine& program);
+void add_generate(CommandLine& program);
+void add_import(CommandLine& program);
+void add_export(CommandLine& program);
+void add_experts(CommandLine& program);
+void add_plan(CommandLine& program);
+void add_report(CommandLine& program);
+void add_bench(CommandLine& program);
+void add_ckpt(CommandLine& program);
+void add_config(CommandLine& program);
+void add_data(CommandLine& program);
+void add_doctor(CommandLine& program);
 // These know every command added before or after them.
-void add_completion(CLI::App& app, Command& chosen);
-void add_man(CLI::App& app, Command& chosen);
+void add_completion(CommandLine& program);
+void add_man(CommandLine& program);
 
 }  // namespace tools

@@ -6,6 +6,7 @@
 #include "engine/config/canonical.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 namespace {
@@ -119,18 +120,17 @@ void print_zsh(const std::vector<Completion>& all) {
 
 }  // namespace
 
-void add_completion(CLI::App& app, Command& chosen) {
+void add_completion(CommandLine& program) {
   auto shell = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand("completion", "a script that completes commands, options and config keys");
-  command->add_option("shell", *shell, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
-  command->footer("Example: source <(switchyard completion bash)");
-  command->callback([shell, &app, &chosen] {
-    chosen = [shell, &app] {
-      std::vector<Completion> all;
-      collect(app, "", all);
-      *shell == "bash" ? print_bash(all) : print_zsh(all);
-      return 0;
-    };
+  CommandLine command =
+      program.add_subcommand("completion", "a script that completes commands, options and config keys");
+  command.add_option("shell", *shell, "bash or zsh").required().one_of({"bash", "zsh"});
+  command.footer("Example: source <(switchyard completion bash)");
+  command.runs([shell, &program] {
+    std::vector<Completion> all;
+    collect(program.app(), "", all);
+    *shell == "bash" ? print_bash(all) : print_zsh(all);
+    return 0;
   });
 }
 

@@ -1,5 +1,4 @@
 // switchyard config check|show|schema|explain|init: about config files.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "engine/config/units.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/starter_config.h"
 
 namespace tools {
@@ -79,34 +79,34 @@ int init(const Options& options) {
 
 }  // namespace
 
-void add_config(CLI::App& app, Command& chosen) {
+void add_config(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* config = app.add_subcommand("config", "check and explain config files");
-  config->require_subcommand(1);
+  CommandLine config = program.add_subcommand("config", "check and explain config files");
+  config.require_subcommand();
   const auto add = [&](const char* name, const char* help, int (*action)(const Options&)) {
-    CLI::App* command = config->add_subcommand(name, help);
-    command->callback([options, action, &chosen] { chosen = [options, action] { return action(*options); }; });
+    CommandLine command = config.add_subcommand(name, help);
+    command.runs([options, action] { return action(*options); });
     return command;
   };
-  const auto with_file = [&](CLI::App* command) {
-    command->add_option("file", options->file, "config file")->required();
-    command->add_option("--set", options->sets, "KEY=VALUE: another value for a key; may be repeated");
-    command->footer(str("Example: switchyard config ", command->get_name(), " configs/tiny.json --set optim.lr=1e-3"));
+  const auto with_file = [&](CommandLine command) {
+    command.add_option("file", options->file, "config file").required();
+    command.add_option("--set", options->sets, "KEY=VALUE: another value for a key; may be repeated");
+    command.footer(str("Example: switchyard config ", command.name(), " configs/tiny.json --set optim.lr=1e-3"));
     return command;
   };
   with_file(add("check", "say whether a config is valid; exit 0 or 2", check))
-      ->add_flag("--json", options->json, "one JSON object on stdout");
+      .add_flag("--json", options->json, "one JSON object on stdout");
   with_file(add("show", "every key with its value", show))
-      ->add_flag("--origins", options->origins, "and where it comes from: a place in the file, --set or the default");
+      .add_flag("--origins", options->origins, "and where it comes from: a place in the file, --set or the default");
   add("schema", "the JSON schema of config files", schema)
-      ->footer("Example: switchyard config schema > configs/schema.json");
-  CLI::App* of_explain = add("explain", "what a key means; without one, all keys", explain);
-  of_explain->add_option("key", options->key, "a key, or the beginning of some");
-  of_explain->footer("Example: switchyard config explain model.router");
-  CLI::App* of_init = add("init", "write a config with comments, fit for a text of yours", init);
-  of_init->add_option("text", options->text, "a file, a directory or a glob")->required();
-  of_init->add_option("-o,--output", options->output, "config file to write (default: switchyard.json)");
-  of_init->footer("Example: switchyard config init 'books/**/*.txt' -o books.json");
+      .footer("Example: switchyard config schema > configs/schema.json");
+  CommandLine of_explain = add("explain", "what a key means; without one, all keys", explain);
+  of_explain.add_option("key", options->key, "a key, or the beginning of some");
+  of_explain.footer("Example: switchyard config explain model.router");
+  CommandLine of_init = add("init", "write a config with comments, fit for a text of yours", init);
+  of_init.add_option("text", options->text, "a file, a directory or a glob").required();
+  of_init.add_option("-o,--output", options->output, "config file to write (default: switchyard.json)");
+  of_init.footer("Example: switchyard config init 'books/**/*.txt' -o books.json");
 }
 
 }  // namespace tools

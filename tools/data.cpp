@@ -1,5 +1,4 @@
 // switchyard data inspect|manifest|overlap|which CONFIG: what a run would read.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -18,6 +17,7 @@
 #include "engine/data/text_checks.h"
 #include "engine/data/tokenizer.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 namespace {
@@ -265,40 +265,35 @@ int which(const Options& options) {
 
 }  // namespace
 
-void add_data(CLI::App& app, Command& chosen) {
+void add_data(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* data = app.add_subcommand("data", "look at the texts that a config names");
-  data->require_subcommand(1);
+  CommandLine data = program.add_subcommand("data", "look at the texts that a config names");
+  data.require_subcommand();
   const auto add = [&](const char* name, const char* help, const char* example, int (*action)(const Options&)) {
-    CLI::App* command = data->add_subcommand(name, help);
-    command->add_option("config", options->config, "config file")->required();
-    command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-    command->add_flag("--json", options->json, "one JSON object on stdout");
-    command->footer(str("Example: switchyard data ", name, " configs/debian_local.json", example));
-    command->callback([options, action, &chosen] {
-      chosen = [options, action] {
-        ThreadPool pool(available_processors());
-        pool.make_current();
-        return action(*options);
-      };
+    CommandLine command = data.add_subcommand(name, help);
+    command.add_option("config", options->config, "config file").required();
+    command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+    command.add_flag("--json", options->json, "one JSON object on stdout");
+    command.footer(str("Example: switchyard data ", name, " configs/debian_local.json", example));
+    command.runs([options, action] {
+      ThreadPool pool(available_processors());
+      pool.make_current();
+      return action(*options);
     });
     return command;
   };
   add("inspect", "documents and tokens as the model sees them, and what is suspect among them", "", inspect)
-      ->add_option("--show", options->show, "tokens shown of each set (default 80)")
-      ->check(CLI::Range(int64_t{0}, INT64_MAX));
+      .add_option("--show", options->show, "tokens shown of each set (default 80)")
+      .between(0, INT64_MAX);
   add("manifest", "every file with its size, SHA-256, package and licence", " > manifest.json", manifest);
-  CLI::App* of_overlap =
+  CommandLine of_overlap =
       add("overlap", "runs of words that two sets share, 13 of them unless data.held_out.ngram says otherwise",
           " ood train:python", overlap);
-  of_overlap->add_option("first", options->first, "train, held_out, ood, one of them with :SOURCE, or a text file");
-  of_overlap->add_option("second", options->second, "the same (default: held_out and train)");
-  CLI::App* of_which = add("which", "file and byte range of each sample of a training step", " --step 10", which);
-  of_which->add_option("--step", options->step, "step, from 1 as in metrics.jsonl")
-      ->required()
-      ->check(CLI::PositiveNumber);
-  of_which->add_option("--sample", options->sample, "only this sample of the step, from 0")
-      ->check(CLI::Range(int64_t{0}, INT64_MAX));
+  of_overlap.add_option("first", options->first, "train, held_out, ood, one of them with :SOURCE, or a text file");
+  of_overlap.add_option("second", options->second, "the same (default: held_out and train)");
+  CommandLine of_which = add("which", "file and byte range of each sample of a training step", " --step 10", which);
+  of_which.add_option("--step", options->step, "step, from 1 as in metrics.jsonl").required().positive();
+  of_which.add_option("--sample", options->sample, "only this sample of the step, from 0").between(0, INT64_MAX);
 }
 
 }  // namespace tools

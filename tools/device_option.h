@@ -1,17 +1,17 @@
 // --device of commands that compute.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
 #include "engine/core/device.h"
 #include "engine/core/tensor.h"
+#include "tools/command_line.h"
 
 namespace tools {
 
-inline void add_device_option(CLI::App& command, std::string& device) {
+inline void add_device_option(CommandLine& command, std::string& device) {
   command.add_option("--device", device, "cpu (default), or cuda: one GPU, in builds with -Dcuda=enabled")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
+      .one_of({"cpu", "cuda"});
 }
 
 // Throws Error(environment) with the reason where there is no such device; it is never replaced by another.

@@ -2,7 +2,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -19,6 +18,7 @@
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 namespace {
@@ -167,12 +167,12 @@ int run(bool json) {
 
 }  // namespace
 
-void add_doctor(CLI::App& app, Command& chosen) {
+void add_doctor(CommandLine& program) {
   auto json = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("doctor", "what this machine has of what building and training need");
-  command->add_flag("--json", *json, "one JSON object on stdout");
-  command->footer("Exit code 0: training can run here, 4: it cannot.\nExample: switchyard doctor");
-  command->callback([json, &chosen] { chosen = [json] { return run(*json); }; });
+  CommandLine command = program.add_subcommand("doctor", "what this machine has of what building and training need");
+  command.add_flag("--json", *json, "one JSON object on stdout");
+  command.footer("Exit code 0: training can run here, 4: it cannot.\nExample: switchyard doctor");
+  command.runs([json] { return run(*json); });
 }
 
 }  // namespace tools

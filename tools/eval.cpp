@@ -1,5 +1,4 @@
 // switchyard eval RUN|CHECKPOINT|HF_DIR: loss on held-out and other text, beside n-gram baselines and another model.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "engine/train/evaluation_history.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/device_option.h"
 #include "tools/text_sets.h"
 
@@ -296,31 +296,31 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_eval(CLI::App& app, Command& chosen) {
+void add_eval(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
-  command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
-  command->add_option("--data", options->texts.data,
-                      "[NAME=]FILES: text in place of the run's own sets, a file, or a directory or glob as one set; "
-                      "may be repeated");
-  command->add_option("--by-folder", options->texts.by_folder, "a directory: each folder in it is a set of its own");
-  command->add_option("--by-date", options->texts.by_date,
-                      "FILES: a set for each month, by the date in a file's path or of its last change");
-  command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->add_option("--against", options->against,
-                      "another run, checkpoint or Hugging Face directory, compared window by window");
-  command->add_option(
+  CommandLine command = program.add_subcommand("eval", "loss, bits per byte and perplexity on text out of training");
+  command.add_option("model", options->model, "run directory, checkpoint or Hugging Face directory").required();
+  command.add_option("--data", options->texts.data,
+                     "[NAME=]FILES: text in place of the run's own sets, a file, or a directory or glob as one set; "
+                     "may be repeated");
+  command.add_option("--by-folder", options->texts.by_folder, "a directory: each folder in it is a set of its own");
+  command.add_option("--by-date", options->texts.by_date,
+                     "FILES: a set for each month, by the date in a file's path or of its last change");
+  command.add_option("--threads", options->threads, "threads (default: all processors)").positive();
+  add_device_option(command, options->device);
+  command.add_flag("!--no-baselines", options->baselines, "leave out the n-gram models");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.add_option("--against", options->against,
+                     "another run, checkpoint or Hugging Face directory, compared window by window");
+  command.add_option(
       "--require", options->requirements,
       "SET.METRIC<NUMBER (or <=, >, >=), exit 7 where it does not hold; METRIC is loss, bpb, perplexity, "
       "tokens or, with --against, delta (loss minus the other's, nats per token); may be repeated");
-  command->footer(
+  command.footer(
       "Examples: switchyard eval runs/quickstart --require 'held_out.bpb<2.4'\n"
       "          switchyard eval new --against old --require 'held_out.delta<0.01'\n"
       "          switchyard eval runs/new --data then=2024/ --by-date 'news/**/*.txt'");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

@@ -1,6 +1,5 @@
 // switchyard experts RUN: how evenly the experts were used, beside what pure chance would give, and what it costs;
 // which experts the tokens of chosen steps took.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include "engine/core/thread_pool.h"
 #include "engine/train/trace_replay.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/experts_report.h"
 
 namespace tools {
@@ -98,30 +98,28 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_experts(CLI::App& app, Command& chosen) {
+void add_experts(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("experts", "expert load of a run: evenness, cost, what to try");
-  command->add_option("run", options->run, "run directory");
-  command->add_option("--html", options->html, "write a page with charts to this file");
-  command->add_option("--csv", options->csv, "write the counts to this file");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  CLI::Option* trace = command
-                           ->add_option("--trace", options->trace,
-                                        "STEP,...: record which experts each token of these steps took, in place of a "
-                                        "report; they are trained again from the checkpoints before them")
-                           ->delimiter(',')
-                           ->check(CLI::PositiveNumber);
-  command->add_option("-o,--output", options->output, "the trace (default: expert_trace.bin in the run)")->needs(trace);
-  command->add_option("--threads", options->threads, "threads for --trace (default: all processors)")
-      ->check(CLI::PositiveNumber)
-      ->needs(trace);
-  command->footer(
+  CommandLine command = program.add_subcommand("experts", "expert load of a run: evenness, cost, what to try");
+  command.add_option("run", options->run, "run directory");
+  command.add_option("--html", options->html, "write a page with charts to this file");
+  command.add_option("--csv", options->csv, "write the counts to this file");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  const Option trace = command
+                           .add_option("--trace", options->trace,
+                                       "STEP,...: record which experts each token of these steps took, in place of a "
+                                       "report; they are trained again from the checkpoints before them")
+                           .separated_by(',')
+                           .positive();
+  command.add_option("-o,--output", options->output, "the trace (default: expert_trace.bin in the run)").needs(trace);
+  command.add_option("--threads", options->threads, "threads for --trace (default: all processors)")
+      .positive()
+      .needs(trace);
+  command.footer(
       "Examples: switchyard experts runs/quickstart --html load.html\n"
       "          switchyard experts runs/quickstart --trace 131,132 -o trace.bin");
-  add_experts_simulate(*command, chosen);
-  command->callback([options, command, &chosen] {
-    if (command->get_subcommands().empty()) chosen = [options] { return run(*options); };
-  });
+  add_experts_simulate(command);
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

@@ -5,7 +5,7 @@
 
 #include "engine/config/config.h"
 #include "engine/train/load_analysis.h"
-#include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 
@@ -27,7 +27,7 @@ std::string experts_html(const ExpertsReport& report);   // a page of its own
 std::string experts_parts(const ExpertsReport& report);  // the same below <h2>, as part of a page
 
 // `experts simulate`, a command below `experts`.
-void add_experts_simulate(CLI::App& experts, Command& chosen);
+void add_experts_simulate(CommandLine& experts);
 
 // What every number means: its name and its formula.
 struct Formula {

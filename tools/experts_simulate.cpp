@@ -1,5 +1,4 @@
 // switchyard experts simulate TRACE: what other layouts, placements and capacities would make of a recorded routing.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -188,27 +187,24 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_experts_simulate(CLI::App& experts, Command& chosen) {
+void add_experts_simulate(CommandLine& experts) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
+  CommandLine command =
       experts.add_subcommand("simulate", "other layouts, placements and capacities on a recorded routing");
-  command->add_option("trace", options->trace, "expert_trace.bin, or the run that has it")->required();
-  command->add_option("--ep-size", options->ep_sizes, "ranks that together hold all experts; may be repeated")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--ranks", options->ranks, "ranks in all (default: as few as ep_size allows)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--capacity", options->capacities, "capacity factor to try; may be repeated")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--placement", options->placement, "a plan to try, as --plan writes it");
-  command->add_option("--replicas", options->replicas, "copies of experts in all, by the method of EPLB")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--groups", options->groups, "groups of experts that stay on one node, with --replicas")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--nodes", options->nodes, "nodes, with --replicas")->check(CLI::PositiveNumber);
-  command->add_option("--plan", options->plan, "write the placement to this file, for parallel.expert_placement");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard experts simulate runs/mine --ep-size 4 --plan plan.json");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  command.add_option("trace", options->trace, "expert_trace.bin, or the run that has it").required();
+  command.add_option("--ep-size", options->ep_sizes, "ranks that together hold all experts; may be repeated")
+      .positive();
+  command.add_option("--ranks", options->ranks, "ranks in all (default: as few as ep_size allows)").positive();
+  command.add_option("--capacity", options->capacities, "capacity factor to try; may be repeated").positive();
+  command.add_option("--placement", options->placement, "a plan to try, as --plan writes it");
+  command.add_option("--replicas", options->replicas, "copies of experts in all, by the method of EPLB").positive();
+  command.add_option("--groups", options->groups, "groups of experts that stay on one node, with --replicas")
+      .positive();
+  command.add_option("--nodes", options->nodes, "nodes, with --replicas").positive();
+  command.add_option("--plan", options->plan, "write the placement to this file, for parallel.expert_placement");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard experts simulate runs/mine --ep-size 4 --plan plan.json");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

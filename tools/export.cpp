@@ -1,5 +1,4 @@
 // switchyard export RUN|CHECKPOINT|HF_DIR --to hf DIR: a directory that transformers opens.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "engine/huggingface/export.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/model_card.h"
 
 namespace tools {
@@ -50,16 +50,16 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_export(CLI::App& app, Command& chosen) {
+void add_export(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("export", "write a model as a directory that transformers opens");
-  command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
-  command->add_option("directory", options->directory, "new directory")->required();
-  command->add_option("--to", options->format, "format: hf")->check(CLI::IsMember({"hf"}));
-  command->add_option("--dtype", options->dtype, "of the weights: f32 (default) or bf16, rounded to nearest")
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  command->footer("Example: switchyard export runs/mine --to hf mine-hf");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = program.add_subcommand("export", "write a model as a directory that transformers opens");
+  command.add_option("model", options->model, "run directory, checkpoint or Hugging Face directory").required();
+  command.add_option("directory", options->directory, "new directory").required();
+  command.add_option("--to", options->format, "format: hf").one_of({"hf"});
+  command.add_option("--dtype", options->dtype, "of the weights: f32 (default) or bf16, rounded to nearest")
+      .one_of({"f32", "bf16"});
+  command.footer("Example: switchyard export runs/mine --to hf mine-hf");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

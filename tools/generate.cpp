@@ -1,5 +1,4 @@
 // switchyard generate RUN|CHECKPOINT|HF_DIR -p TEXT: text from a trained model.
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +13,7 @@
 #include "engine/train/generate.h"
 #include "engine/train/loaded_model.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/device_option.h"
 
 namespace tools {
@@ -96,23 +96,22 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_generate(CLI::App& app, Command& chosen) {
+void add_generate(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("generate", "continue a text with a trained model");
-  command->add_option("model", options->model, "run directory, checkpoint or Hugging Face directory")->required();
-  CLI::Option_group* input = command->add_option_group("prompt");
-  input->add_option("-p,--prompt", options->prompt, "text to continue");
-  input->add_option("--prompts", options->prompts, "file of texts to continue, one a line, or .jsonl");
-  input->require_option(1);
-  command->add_option("--max-tokens", options->generate.max_tokens, "new tokens at most")->check(CLI::PositiveNumber);
-  command->add_option("--temperature", options->generate.temperature, "0: always the likeliest token")
-      ->check(CLI::Range(0.0, 1000.0));
-  command->add_option("--seed", options->generate.seed, "another seed, another text");
-  command->add_option("--threads", options->threads, "threads (default: all processors)")->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard generate runs/quickstart -p \"def main():\" --temperature 0.7");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = program.add_subcommand("generate", "continue a text with a trained model");
+  command.add_option("model", options->model, "run directory, checkpoint or Hugging Face directory").required();
+  CommandLine input = command.add_choice("prompt");
+  input.add_option("-p,--prompt", options->prompt, "text to continue");
+  input.add_option("--prompts", options->prompts, "file of texts to continue, one a line, or .jsonl");
+  command.add_option("--max-tokens", options->generate.max_tokens, "new tokens at most").positive();
+  command.add_option("--temperature", options->generate.temperature, "0: always the likeliest token")
+      .within(0.0, 1000.0);
+  command.add_option("--seed", options->generate.seed, "another seed, another text");
+  command.add_option("--threads", options->threads, "threads (default: all processors)").positive();
+  add_device_option(command, options->device);
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard generate runs/quickstart -p \"def main():\" --temperature 0.7");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

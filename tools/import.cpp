@@ -1,5 +1,4 @@
 // switchyard import HF_DIR -o CONFIG: a config that trains on from the weights of a transformers directory.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +15,7 @@
 #include "engine/huggingface/weight_files.h"
 #include "engine/model/model.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 
 namespace tools {
 namespace {
@@ -92,14 +92,14 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_import(CLI::App& app, Command& chosen) {
+void add_import(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("import", "a config that trains on from a Hugging Face model");
-  command->add_option("directory", options->directory, "directory with config.json and safetensors")->required();
-  command->add_option("-o,--output", options->output, "config file to write")->required();
-  command->add_option("--data", options->texts, "text to train on: files, directories or globs; may be repeated");
-  command->footer("Example: switchyard import OLMoE-1B-7B -o olmoe.json --data text/");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command = program.add_subcommand("import", "a config that trains on from a Hugging Face model");
+  command.add_option("directory", options->directory, "directory with config.json and safetensors").required();
+  command.add_option("-o,--output", options->output, "config file to write").required();
+  command.add_option("--data", options->texts, "text to train on: files, directories or globs; may be repeated");
+  command.footer("Example: switchyard import OLMoE-1B-7B -o olmoe.json --data text/");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

@@ -8,6 +8,7 @@
 
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/failure.h"
 #include "tools/help_text.h"
 #include "tools/usage_message.h"
@@ -19,22 +20,23 @@ int main(int argc, char** argv) {
   app.formatter(std::make_shared<tools::HelpFormatter>());  // commands take it over
   app.require_subcommand(1);
   app.footer("Start with: switchyard train configs/debian_local.json");
-  tools::Command chosen;
-  tools::add_train(app, chosen);
-  tools::add_eval(app, chosen);
-  tools::add_generate(app, chosen);
-  tools::add_import(app, chosen);
-  tools::add_export(app, chosen);
-  tools::add_experts(app, chosen);
-  tools::add_plan(app, chosen);
-  tools::add_report(app, chosen);
-  tools::add_bench(app, chosen);
-  tools::add_ckpt(app, chosen);
-  tools::add_config(app, chosen);
-  tools::add_data(app, chosen);
-  tools::add_doctor(app, chosen);
-  tools::add_completion(app, chosen);
-  tools::add_man(app, chosen);
+  tools::Action chosen;
+  tools::CommandLine commands(app, chosen);
+  tools::add_train(commands);
+  tools::add_eval(commands);
+  tools::add_generate(commands);
+  tools::add_import(commands);
+  tools::add_export(commands);
+  tools::add_experts(commands);
+  tools::add_plan(commands);
+  tools::add_report(commands);
+  tools::add_bench(commands);
+  tools::add_ckpt(commands);
+  tools::add_config(commands);
+  tools::add_data(commands);
+  tools::add_doctor(commands);
+  tools::add_completion(commands);
+  tools::add_man(commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

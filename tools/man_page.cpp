@@ -6,6 +6,7 @@
 #include "engine/config/canonical.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/version.h"
 
 namespace tools {
@@ -87,10 +88,10 @@ int print(const CLI::App& app) {
 
 }  // namespace
 
-void add_man(CLI::App& app, Command& chosen) {
-  CLI::App* command = app.add_subcommand("man", "the manual page, for man(1)");
-  command->footer("Example: switchyard man | man -l -");
-  command->callback([&app, &chosen] { chosen = [&app] { return print(app); }; });
+void add_man(CommandLine& program) {
+  CommandLine command = program.add_subcommand("man", "the manual page, for man(1)");
+  command.footer("Example: switchyard man | man -l -");
+  command.runs([&program] { return print(program.app()); });
 }
 
 }  // namespace tools

@@ -1,5 +1,4 @@
 // switchyard plan CONFIG: what a training run takes (memory, time, traffic, money) before it is started.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -14,6 +13,7 @@
 #include "engine/train/memory_plan.h"
 #include "engine/train/step_time.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/measured_layout.h"
 
 namespace tools {
@@ -243,23 +243,23 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_plan(CLI::App& app, Command& chosen) {
+void add_plan(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("plan", "memory, time and traffic of a training run before it is started");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--ranks", options->ranks, "ranks (default: 1, or those of the cluster)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_option("--cluster", options->cluster,
-                      "description of machines, e.g. configs/clusters/h100_8.json (default: this one, measured)");
-  command->add_option("--price", options->price, "price of a rank and hour")->check(CLI::NonNegativeNumber);
-  command->add_flag("--check", options->check, "exit code 7 if a rank does not fit into its memory");
-  command->add_flag("--json", options->json, "one JSON object on stdout");
-  command->footer("Example: switchyard plan configs/mixtral_8x7b.json --cluster configs/clusters/h100_64.json --check");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command =
+      program.add_subcommand("plan", "memory, time and traffic of a training run before it is started");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--ranks", options->ranks, "ranks (default: 1, or those of the cluster)").positive();
+  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  add_device_option(command, options->device);
+  command.add_option("--cluster", options->cluster,
+                     "description of machines, e.g. configs/clusters/h100_8.json (default: this one, measured)");
+  command.add_option("--price", options->price, "price of a rank and hour").non_negative();
+  command.add_flag("--check", options->check, "exit code 7 if a rank does not fit into its memory");
+  command.add_flag("--json", options->json, "one JSON object on stdout");
+  command.footer("Example: switchyard plan configs/mixtral_8x7b.json --cluster configs/clusters/h100_64.json --check");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

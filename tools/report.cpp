@@ -1,5 +1,4 @@
 // switchyard report RUN...: loss, evaluation, speed, expert load and samples of runs on one page.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -12,6 +11,7 @@
 #include "engine/config/json_reader.h"
 #include "engine/core/error.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/experts_report.h"
 #include "tools/page.h"
 
@@ -189,13 +189,14 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_report(CLI::App& app, Command& chosen) {
+void add_report(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("report", "loss, evaluation, speed, expert load and samples on one page");
-  command->add_option("runs", options->runs, "run directories")->required();
-  command->add_option("-o,--output", options->output, "the page (default: report.html)");
-  command->footer("Example: switchyard report runs/mine runs/before -o report.html");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+  CommandLine command =
+      program.add_subcommand("report", "loss, evaluation, speed, expert load and samples on one page");
+  command.add_option("runs", options->runs, "run directories").required();
+  command.add_option("-o,--output", options->output, "the page (default: report.html)");
+  command.footer("Example: switchyard report runs/mine runs/before -o report.html");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools

@@ -1,5 +1,4 @@
 // switchyard train CONFIG: trains or resumes.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -23,6 +22,7 @@
 #include "engine/train/lr_schedule.h"
 #include "engine/train/run.h"
 #include "tools/command.h"
+#include "tools/command_line.h"
 #include "tools/device_option.h"
 #include "tools/launch.h"
 #include "tools/narration.h"
@@ -286,53 +286,51 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_train(CLI::App& app, Command& chosen) {
+void add_train(CommandLine& program) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("train", "train a model, or go on with a run");
-  command->add_option("config", options->config, "config file")->required();
-  command->add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command->add_option("--run-dir", options->run_dir, "directory of the run (default: runs/NAME-DATE-TIME)");
-  command->add_option("--name", options->name, "in place of the config's name");
-  command->add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)")
-      ->check(CLI::PositiveNumber);
+  CommandLine command = program.add_subcommand("train", "train a model, or go on with a run");
+  command.add_option("config", options->config, "config file").required();
+  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--run-dir", options->run_dir, "directory of the run (default: runs/NAME-DATE-TIME)");
+  command.add_option("--name", options->name, "in place of the config's name");
+  command.add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)").positive();
   command
-      ->add_option(
+      .add_option(
           "--transport", options->ranks.transport,
           "between ranks: threads of this process (default); mpi: processes that mpirun starts; nccl: processes, "
           "each with a GPU of its own")
-      ->check(CLI::IsMember({"threads", "mpi", "nccl"}));
-  command->add_flag("--share-gpu", options->devices.shared,
-                    "with --transport nccl: several ranks may use one GPU, for tests");
-  command->add_flag("--print-launch", options->ranks.print_launch,
-                    "with --transport mpi or nccl: only print the command");
-  command->add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
-      ->check(CLI::PositiveNumber);
-  add_device_option(*command, options->device);
-  command->add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
+      .one_of({"threads", "mpi", "nccl"});
+  command.add_flag("--share-gpu", options->devices.shared,
+                   "with --transport nccl: several ranks may use one GPU, for tests");
+  command.add_flag("--print-launch", options->ranks.print_launch,
+                   "with --transport mpi or nccl: only print the command");
+  command.add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  add_device_option(command, options->device);
+  const Option resume =
+      command.add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
   command
-      ->add_option("--rollback", options->rollback,
-                   "go back to the checkpoint of this step; later ones are kept as abandoned-step-*")
-      ->check(CLI::NonNegativeNumber)
-      ->excludes("--resume");
-  command->add_option("--allow-change", options->allow_change,
-                      "KEY: goes on although this key of the config differs from the checkpoint's; data: or the text; "
-                      "may be repeated");
-  command->add_option("--steps", options->steps, "end after so many steps (train.stop.steps)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--tokens", options->tokens, "end after so many tokens, e.g. 5M (train.stop.tokens)");
-  command->add_option("--time", options->time, "end after so long, e.g. '10 min' (train.stop.time)");
-  command->add_flag("--overfit-batch", options->overfit_batch, "use the first batch in every step");
-  command->add_flag("--dry-run", options->dry_run, "one step, nothing is saved");
-  command->add_flag("--json", options->json, "end with one JSON object on stdout");
-  command->add_option("--color", options->console.color, "auto (default), always or never; NO_COLOR is obeyed")
-      ->check(CLI::IsMember({"auto", "always", "never"}));
-  command->add_option("--progress", options->console.progress, "auto (default), bar, lines or none")
-      ->check(CLI::IsMember({"auto", "bar", "lines", "none"}));
-  CLI::Option* quiet = command->add_flag("-q,--quiet", options->quiet, "say nothing but warnings and errors");
-  command->add_flag("-v,--verbose", options->verbose, "say more: every key that was given, the machine")
-      ->excludes(quiet);
-  command->footer("Example: switchyard train configs/tiny.json --steps 200 --run-dir runs/try");
-  command->callback([options, &chosen] { chosen = [options] { return run(*options); }; });
+      .add_option("--rollback", options->rollback,
+                  "go back to the checkpoint of this step; later ones are kept as abandoned-step-*")
+      .non_negative()
+      .excludes(resume);
+  command.add_option("--allow-change", options->allow_change,
+                     "KEY: goes on although this key of the config differs from the checkpoint's; data: or the text; "
+                     "may be repeated");
+  command.add_option("--steps", options->steps, "end after so many steps (train.stop.steps)").positive();
+  command.add_option("--tokens", options->tokens, "end after so many tokens, e.g. 5M (train.stop.tokens)");
+  command.add_option("--time", options->time, "end after so long, e.g. '10 min' (train.stop.time)");
+  command.add_flag("--overfit-batch", options->overfit_batch, "use the first batch in every step");
+  command.add_flag("--dry-run", options->dry_run, "one step, nothing is saved");
+  command.add_flag("--json", options->json, "end with one JSON object on stdout");
+  command.add_option("--color", options->console.color, "auto (default), always or never; NO_COLOR is obeyed")
+      .one_of({"auto", "always", "never"});
+  command.add_option("--progress", options->console.progress, "auto (default), bar, lines or none")
+      .one_of({"auto", "bar", "lines", "none"});
+  const Option quiet = command.add_flag("-q,--quiet", options->quiet, "say nothing but warnings and errors");
+  command.add_flag("-v,--verbose", options->verbose, "say more: every key that was given, the machine").excludes(quiet);
+  command.footer("Example: switchyard train configs/tiny.json --steps 200 --run-dir runs/try");
+  command.runs([options] { return run(*options); });
 }
 
 }  // namespace tools
