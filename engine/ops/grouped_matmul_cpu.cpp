@@ -67,18 +67,18 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
 
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {
   const int64_t N = a.dy_RN.columns(), D = a.x_RD.columns(), G = a.num_granules;
-  const int64_t rows = simd::gradient_rows_per_task(N, D), row_blocks = ceil_divide(N, rows);
+  const simd::GradientRows rows(N, D);
   const float* x_strips = simd::pack_strips(a.x_RD);
-  parallel_for(a.num_experts * row_blocks, [&](int64_t i) {
-    const int64_t e = i / row_blocks, row = i % row_blocks * rows;
+  parallel_for(a.num_experts * rows.tasks, [&](int64_t i) {
+    const int64_t e = i / rows.tasks, task = i % rows.tasks;
     simd::run(simd::WeightGradientTask{.dweight = &a.dweights_eND[e],
                                        .x_strips = x_strips,
                                        .dy = a.dy_RN.f32(),
                                        .dy_step = a.dy_RN.row_stride,
                                        .R = a.x_RD.rows(),
                                        .D = D,
-                                       .row_begin = row,
-                                       .row_end = smaller(row + rows, N)},
+                                       .row_begin = rows.begin(task),
+                                       .row_end = rows.begin(task + 1)},
               a.granule_offsets + e * (G + 1), G, a.begins, a.ends);
   });
 }

@@ -63,17 +63,17 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
 }
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {
-  const int64_t N = a.dy_TN.columns(), D = a.x_TD.columns(), rows = simd::gradient_rows_per_task(N, D);
+  const simd::GradientRows rows(a.dy_TN.columns(), a.x_TD.columns());
   const float* x_strips = simd::pack_strips(a.x_TD);
-  parallel_for(simd::ceil_divide(N, rows), [&](int64_t i) {
+  parallel_for(rows.tasks, [&](int64_t i) {
     simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,
                                        .x_strips = x_strips,
                                        .dy = a.dy_TN.f32(),
                                        .dy_step = a.dy_TN.row_stride,
                                        .R = a.x_TD.rows(),
-                                       .D = D,
-                                       .row_begin = i * rows,
-                                       .row_end = smaller((i + 1) * rows, N)},
+                                       .D = a.x_TD.columns(),
+                                       .row_begin = rows.begin(i),
+                                       .row_end = rows.begin(i + 1)},
               a.granules.offsets, a.granules.count, a.granules.begins, a.granules.ends);
   });
 }

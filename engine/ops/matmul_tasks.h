@@ -54,9 +54,29 @@ struct ProductTask {
   float* y;
   int64_t y_step, rows, column_begin, column_end;
 };
+
+// Rows of x a multiple of 4 KiB apart share the same few lines of the first cache, fewer than a tile has rows.
+template <class Panels>
+ALWAYS_INLINE bool rows_collide(const ProductTask<Panels>& task) {
+  return task.x_step % 1024 == 0;
+}
+inline constexpr int64_t kCopyStep = kBlock + 16;
+// Columns [k, k + K) of x, copied to memory where rows lie a line more than a block apart.
+template <class Panels>
+inline RowsA copy_rows(const ProductTask<Panels>& task, int64_t k, int64_t K, float* memory) {
+  for (int64_t i = 0; i < task.rows; ++i) {
+    const float* from = task.x + i * task.x_step + k;
+    float* to = memory + i * kCopyStep;
+    _Pragma("GCC ivdep") for (int64_t j = 0; j < K; ++j) to[j] = from[j];
+  }
+  return {memory, kCopyStep};
+}
+
 template <class Panels>
 inline void run(const ProductTask<Panels>& task) {
-  float* memory = static_cast<float*>(thread_scratch(kBlock * kPanel * 4));
+  const bool copies = rows_collide(task);
+  float* panel = static_cast<float*>(thread_scratch((kBlock * kPanel + (copies ? task.rows * kCopyStep : 0)) * 4));
+  float* rows = panel + kBlock * kPanel;
   if (task.bias != nullptr) {
     for (int64_t i = 0; i < task.rows; ++i) {
       for (int64_t n = task.column_begin; n < task.column_end; ++n) task.y[i * task.y_step + n] = task.bias[n];
@@ -65,10 +85,11 @@ inline void run(const ProductTask<Panels>& task) {
   const bool from_zero = task.bias == nullptr && !task.accumulate;
   for (int64_t k = 0; k < task.K; k += kBlock) {
     const int64_t K = smaller(kBlock, task.K - k);
+    const RowsA x = copies ? copy_rows(task, k, K, rows) : RowsA{task.x + k, task.x_step};
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
       const int64_t columns = smaller(kPanel, task.column_end - n);
-      product_panel(RowsA{task.x + k, task.x_step}, task.panels.get(k, n, K, columns, memory), K, task.y + n,
-                    task.y_step, task.rows, columns, from_zero && k == 0, task.panels.at(k, n + kPanel));
+      product_panel(x, task.panels.get(k, n, K, columns, panel), K, task.y + n, task.y_step, task.rows, columns,
+                    from_zero && k == 0, task.panels.at(k, n + kPanel));
     }
   }
 }
@@ -183,14 +204,17 @@ inline void run(WeightGradientTask task, const int64_t* offsets, int64_t granule
   largest.merge_into(dweight.max_bits);
 }
 
-// Rows of dweight per task: so few that the sums stay in the second cache, and so that the tasks of one weight are even
-// in number and of nearly one size.
-ALWAYS_INLINE int64_t gradient_rows_per_task(int64_t N, int64_t D) {
-  constexpr int64_t kChainElements = 64 << 10;
-  const int64_t most = smaller(16, larger(1, kChainElements / (kTileRows * D))) * kTileRows;
-  const int64_t tasks = ceil_divide(ceil_divide(N, most), 2) * 2;
-  return ceil_divide(ceil_divide(N, tasks), kTileRows) * kTileRows;
-}
+// The rows of dweight [N, D] in tasks of whole tiles: so few that the sums stay in the second cache, even in number,
+// and equal but for one tile.
+struct GradientRows {
+  int64_t rows, tiles, tasks;
+  ALWAYS_INLINE GradientRows(int64_t N, int64_t D) : rows(N), tiles(ceil_divide(N, kTileRows)) {
+    constexpr int64_t kChainElements = 64 << 10;
+    const int64_t most = smaller(16, larger(1, kChainElements / (kTileRows * D)));
+    tasks = smaller(tiles, ceil_divide(ceil_divide(tiles, most), 2) * 2);
+  }
+  ALWAYS_INLINE int64_t begin(int64_t task) const { return smaller(rows, task * tiles / tasks * kTileRows); }
+};
 
 }  // namespace SIMD_TARGET
 }  // namespace engine::simd

@@ -48,13 +48,18 @@ void input_gradient(const RmsNormBackward& a, int64_t t) {
     dots = simd::fma(dy_weight, simd::load_first(x + whole, D - whole), dots);
   }
   const float along = simd::reduce_sum(dots) / static_cast<float>(D) * rstd * rstd;
-  for (int64_t d = 0; d < D; d += 16) {
-    const int64_t n = D - d < 16 ? D - d : 16;
-    F16 g = simd::load_first(dy + d, n) * simd::load_first(weight + d, n);
-    g = (g - simd::load_first(x + d, n) * simd::broadcast(along)) * simd::broadcast(rstd);
-    if (!a.assign) g = simd::load_first(dx + d, n) + g;
-    simd::store_first(dx + d, g, n);
+  const auto gradient = [&](F16 x_d, F16 dy_d, F16 weight_d) {
+    return (dy_d * weight_d - x_d * simd::broadcast(along)) * simd::broadcast(rstd);
+  };
+  for (int64_t d = 0; d < whole; d += 16) {
+    const F16 g = gradient(simd::load(x + d), simd::load(dy + d), simd::load(weight + d));
+    simd::store(dx + d, a.assign ? g : simd::load(dx + d) + g);
   }
+  if (whole == D) return;
+  const int64_t n = D - whole;
+  const F16 g =
+      gradient(simd::load_first(x + whole, n), simd::load_first(dy + whole, n), simd::load_first(weight + whole, n));
+  simd::store_first(dx + whole, a.assign ? g : simd::load_first(dx + whole, n) + g, n);
 }
 
 constexpr int64_t kColumnsPerTask = 64;  // of dweight: rows are read in pieces of several lines
