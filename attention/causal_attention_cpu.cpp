@@ -4,8 +4,8 @@
 
 // Tiles of 64 queries and 64 keys, both beginning at multiples of 64 of the position, so that what happens to one
 // query (the order of its sums, where its running maximum is updated) follows from its position alone. A key that
-// a query may not see has weight zero, and adding zero changes nothing; that a sum of zeros may differ in sign is
-// made good at the end.
+// a query may not see has weight zero, and whether zero is added or, on the diagonal, left out changes nothing; that a
+// sum of zeros may differ in sign is made good at the end.
 namespace attention::SIMD_TARGET {
 
 namespace simd = engine::simd;
@@ -34,6 +34,13 @@ ALWAYS_INLINE Visible visible(int64_t position, int64_t document_start, int64_t 
   return {larger(document_start - first_key, 0), smaller(position + 1 - first_key, kTile)};
 }
 
+// -0 becomes 0.
+ALWAYS_INLINE void settle_zeros(float* x, int64_t rows, int64_t step, int64_t C) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t c = 0; c < C; ++c) x[i * step + c] = x[i * step + c] + 0.0f;
+  }
+}
+
 struct RunningSoftmax {
   float largest, sum;
 };
@@ -54,7 +61,7 @@ ALWAYS_INLINE void weigh(float* scores, Visible keys, float scale, RunningSoftma
     return;
   }
   F16 largest = simd::broadcast(kLowest);
-  for (int64_t j = 0; j < kTile; j += 16) {
+  for (int64_t j = 0; j < keys.end; j += 16) {
     const F16 seen = mask(simd::load(scores + j) * simd::broadcast(scale), j, keys, kLowest);
     simd::store(scores + j, seen);
     largest = simd::max(largest, seen);
@@ -63,7 +70,8 @@ ALWAYS_INLINE void weigh(float* scores, Visible keys, float scale, RunningSoftma
   const float new_largest = row.largest > tile_largest ? row.largest : tile_largest;
   F16 sums = simd::zero();
   for (int64_t j = 0; j < kTile; j += 16) {
-    const F16 weight = simd::exp(simd::load(scores + j) - simd::broadcast(new_largest));
+    const bool none = j >= keys.end;
+    const F16 weight = none ? simd::zero() : simd::exp(simd::load(scores + j) - simd::broadcast(new_largest));
     simd::store(scores + j, weight);
     sums = sums + weight;
   }
@@ -107,12 +115,14 @@ void forward_task(const CausalAttentionForward& a, int64_t b, int64_t g, int64_t
       for (int64_t tile = 0; tile * kTile + first_tile * kTile <= position + rows - 1; ++tile) {
         const int64_t first_key = (first_tile + tile) * kTile;
         const int64_t count = smaller(kTile, position + rows - first_key);
-        simd::tile_scores({q, a.q_THC.row_stride}, rows, C, keys + tile * kTile * C, kTile, weights);
+        const int64_t lead = position - first_key;
+        simd::tile_scores({q, a.q_THC.row_stride}, rows, lead, C, keys + tile * kTile * C, weights);
         for (int64_t i = 0; i < rows; ++i) {
           const int64_t start = starts == nullptr ? 0 : starts[first_row + s + i];
           weigh(weights + i * kTile, visible(position + i, start, first_key), a.scale, softmax[i], out + i * C, C);
         }
-        simd::tile_update(simd::RowsA{weights, kTile}, rows, count, values + tile * kTile * wide, C, out, C);
+        simd::tile_update(simd::RowsA{weights, kTile}, rows, simd::KeysSeen{count, lead}, values + tile * kTile * wide,
+                          C, out, C);
       }
       for (int64_t i = 0; i < rows; ++i) {
         float* o = a.o_THC.f32() + (first_row + s + i) * a.o_THC.row_stride + h * C;
@@ -174,21 +184,22 @@ HeadRows head_rows(const ConstTensor& t, int64_t row, int64_t column) {
 
 ALWAYS_INLINE float dot(const float* x, const float* y, int64_t C) {
   F16 sums = simd::zero();
-  for (int64_t c = 0; c < C; c += 16) {
-    const int64_t n = smaller(16, C - c);
-    sums = simd::fma(simd::load_first(x + c, n), simd::load_first(y + c, n), sums);
-  }
+  int64_t c = 0;
+  for (; c + 16 <= C; c += 16) sums = simd::fma(simd::load(x + c), simd::load(y + c), sums);
+  if (c < C) sums = simd::fma(simd::load_first(x + c, C - c), simd::load_first(y + c, C - c), sums);
   return simd::reduce_sum(sums);
 }
 
 // weights: scores -> p; dscores: <do, v> -> ds, for one query and tile of keys.
 ALWAYS_INLINE void score_gradient(float* weights, float* dscores, Visible keys, float scale, float lse, float delta) {
-  for (int64_t j = 0; j < kTile; j += 16) {
+  int64_t j = 0;
+  for (; j < keys.end; j += 16) {
     const F16 seen = mask(simd::load(weights + j), j, keys, kLowest);
     const F16 p = simd::exp(seen * simd::broadcast(scale) - simd::broadcast(lse));
     simd::store(weights + j, p);
     simd::store(dscores + j, p * (simd::load(dscores + j) - simd::broadcast(delta)) * simd::broadcast(scale));
   }
+  for (; j < kTile; ++j) weights[j] = dscores[j] = 0.0f;
 }
 
 // Query tile `tile` of head h against all keys it sees.
@@ -210,21 +221,24 @@ void backward_tile(const CausalAttentionBackward& a, const BackwardScratch& s, i
   }
   for (int64_t key_tile = first_start / kTile; key_tile <= tile; ++key_tile) {
     const int64_t first_key = key_tile * kTile, count = smaller(kTile, a.query_len - first_key);
-    simd::tile_scores(q, rows, C, s.keys_transposed + first_key * C, kTile, s.weights);
-    simd::tile_scores(dout, rows, C, s.values_transposed + first_key * C, kTile, s.dscores);
+    const int64_t lead = position - first_key;
+    simd::tile_scores(q, rows, lead, C, s.keys_transposed + first_key * C, s.weights);
+    simd::tile_scores(dout, rows, lead, C, s.values_transposed + first_key * C, s.dscores);
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t start = a.document_starts == nullptr ? 0 : a.document_starts[row + i];
       score_gradient(s.weights + i * kTile, s.dscores + i * kTile, visible(position + i, start, first_key), a.scale,
                      a.lse_TH.f32()[(row + i) * a.num_heads + h], s.deltas[i]);
     }
     const int64_t key_row = first_row + first_key;
-    simd::tile_update(simd::ColumnsA{s.weights, kTile}, count, rows, s.doutputs, C,
+    const simd::QueriesSeeing queries{rows, lead};
+    simd::tile_update(simd::ColumnsA{s.weights, kTile}, count, queries, s.doutputs, C,
                       a.dv_TGC.f32() + key_row * a.dv_TGC.row_stride + g * C, a.dv_TGC.row_stride);
-    simd::tile_update(simd::ColumnsA{s.dscores, kTile}, count, rows, s.queries, C,
+    simd::tile_update(simd::ColumnsA{s.dscores, kTile}, count, queries, s.queries, C,
                       a.dk_TGC.f32() + key_row * a.dk_TGC.row_stride + g * C, a.dk_TGC.row_stride);
-    simd::tile_update(simd::RowsA{s.dscores, kTile}, rows, count, s.keys + first_key * wide, C, dq,
-                      a.dq_THC.row_stride);
+    simd::tile_update(simd::RowsA{s.dscores, kTile}, rows, simd::KeysSeen{count, lead}, s.keys + first_key * wide, C,
+                      dq, a.dq_THC.row_stride);
   }
+  settle_zeros(dq, rows, a.dq_THC.row_stride, C);
 }
 
 // Key/value head g of sequence b: all query heads that share it, in order.
@@ -248,6 +262,8 @@ void backward_task(const CausalAttentionBackward& a, int64_t b, int64_t g) {
   for (int64_t h = g * heads; h < (g + 1) * heads; ++h) {
     for (int64_t tile = 0; tile < tiles; ++tile) backward_tile(a, s, b, g, h, tile);
   }
+  settle_zeros(a.dk_TGC.f32() + first_row * a.dk_TGC.row_stride + g * C, a.query_len, a.dk_TGC.row_stride, C);
+  settle_zeros(a.dv_TGC.f32() + first_row * a.dv_TGC.row_stride + g * C, a.query_len, a.dv_TGC.row_stride, C);
 }
 
 }  // namespace

@@ -109,7 +109,9 @@ ALWAYS_INLINE F16 load_first(const float* p, int64_t n, float fill = 0.0f) {
 ALWAYS_INLINE void store_first(float* p, F16 x, int64_t n) {
   float lanes[kLanes];
   store(lanes, x);
-  for (int i = 0; i < n; ++i) p[i] = lanes[i];
+  for (int i = 0; i < kLanes; ++i) {
+    if (i < n) p[i] = lanes[i];
+  }
 }
 
 // a * b + c with one rounding.
@@ -211,6 +213,21 @@ ALWAYS_INLINE I16 lane_numbers() {
   return r;
 }
 
+// to[j * to_step + i] = from[i * from_step + j] for i, j < 4.
+ALWAYS_INLINE void transpose_4x4(const float* from, int64_t from_step, float* to, int64_t to_step) {
+  typedef float F4 __attribute__((vector_size(16), aligned(4), may_alias));
+  F4 rows[4];
+  for (int i = 0; i < 4; ++i) rows[i] = *reinterpret_cast<const F4*>(from + i * from_step);
+  const F4 a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+  const F4 b = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const F4 c = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const F4 d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  *reinterpret_cast<F4*>(to) = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  *reinterpret_cast<F4*>(to + to_step) = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  *reinterpret_cast<F4*>(to + 2 * to_step) = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+  *reinterpret_cast<F4*>(to + 3 * to_step) = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
 // Over the lanes by one fixed tree: lane i with i + 8, then + 4, + 2, + 1.
 template <class Op>
 ALWAYS_INLINE float reduce(F16 x, Op op) {
@@ -248,12 +265,25 @@ ALWAYS_INLINE float reduce_max(F16 x) {
 
 #undef SIMD_EACH
 
+inline constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+
+// y * 2^n, rounded once; y about 1, n whole and from -200 to 200.
+ALWAYS_INLINE F16 times_power_of_two(F16 y, F16 n) {
+#if defined(__AVX512F__)
+  return {{(NativeF)_mm512_maskz_scalef_ps(0xffff, (__m512)y.part[0], (__m512)n.part[0])}};
+#else
+  // in two factors, since one exponent does not reach that far; the first changes no digit
+  I16 n_int = as_int(n + broadcast(kRounding)) - as_int(broadcast(kRounding));
+  I16 half = shift_right<1>(n_int);
+  y = y * as_float(shift_left<23>(half + broadcast_int(127)));
+  return y * as_float(shift_left<23>(n_int - half + broadcast_int(127)));
+#endif
+}
+
 // e^x, relative error below 2e-7; 0 below -87.3, infinity above 88.7.
 ALWAYS_INLINE F16 exp(F16 x) {
-  const F16 magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  F16 clamped = min(max(x, broadcast(-87.33654f)), broadcast(88.72283f));
-  F16 shifted = fma(clamped, broadcast(1.44269504f), magic);
-  F16 n = shifted - magic;
+  F16 clamped = min(broadcast(88.72283f), max(broadcast(-87.33654f), x));  // what is not a number stays so
+  F16 n = fma(clamped, broadcast(1.44269504f), broadcast(kRounding)) - broadcast(kRounding);
   F16 r = fma(n, broadcast(-0.693359375f), clamped);
   r = fma(n, broadcast(2.12194440e-4f), r);
   F16 p = broadcast(1.9875691500e-4f);
@@ -263,14 +293,8 @@ ALWAYS_INLINE F16 exp(F16 x) {
   p = fma(p, r, broadcast(1.6666665459e-1f));
   p = fma(p, r, broadcast(5.0000001201e-1f));
   F16 y = fma(p, r * r, r) + broadcast(1.0f);
-  // 2^n in two factors, since n = 128 and n = -126 reach beyond one exponent
-  I16 n_int = as_int(shifted) - as_int(magic);
-  I16 half = shift_right<1>(n_int);
-  y = y * as_float(shift_left<23>(half + broadcast_int(127)));
-  y = y * as_float(shift_left<23>(n_int - half + broadcast_int(127)));
-  y = select(x < broadcast(-87.33654f), zero(), y);
-  y = select(x > broadcast(88.72283f), broadcast(__builtin_inff()), y);
-  return select(x == x, y, x);
+  y = select(x < broadcast(-87.33654f), zero(), times_power_of_two(y, n));
+  return select(x > broadcast(88.72283f), broadcast(__builtin_inff()), y);
 }
 
 // Natural logarithm of a positive normal number, relative error below 2e-7 of max(|log x|, 1); -infinity at 0,

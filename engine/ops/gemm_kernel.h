@@ -30,14 +30,14 @@ inline constexpr int64_t kBlock = 512;  // of k
 struct RowsA {
   const float* first;
   int64_t step;
-  ALWAYS_INLINE RowsA from_row(int64_t i) const { return {first + i * step, step}; }
+  ALWAYS_INLINE RowsA from(int64_t i, int64_t k) const { return {first + i * step + k, step}; }
   ALWAYS_INLINE float at(int64_t i, int64_t k) const { return first[i * step + k]; }
 };
 // A[i, k] = first[k * step + i]
 struct ColumnsA {
   const float* first;
   int64_t step;
-  ALWAYS_INLINE ColumnsA from_row(int64_t i) const { return {first + i, step}; }
+  ALWAYS_INLINE ColumnsA from(int64_t i, int64_t k) const { return {first + k * step + i, step}; }
   ALWAYS_INLINE float at(int64_t i, int64_t k) const { return first[k * step + i]; }
 };
 
@@ -119,20 +119,46 @@ ALWAYS_INLINE void product_tile(A a, const float* panel, int64_t K, float* c, in
   }
 }
 
+// The values of k that rows [i, i + n) of A take part with: all of them.
+struct WholeK {
+  int64_t K;
+  ALWAYS_INLINE int64_t begin(int64_t) const { return 0; }
+  ALWAYS_INLINE int64_t end(int64_t, int64_t) const { return K; }
+};
+
 // Rows [0, rows) of C and one panel; `next` is as large.
-template <class A>
-inline void product_panel(A a, const float* panel, int64_t K, float* c, int64_t c_step, int64_t rows, int64_t columns,
-                          bool from_zero, NextPanel next) {
+template <class A, class RangeOfK>
+inline void product_panel(A a, const float* panel, RangeOfK range, float* c, int64_t c_step, int64_t rows,
+                          int64_t columns, bool from_zero, NextPanel next) {
   Prefetch prefetch = prefetch_panel(next, rows / kTileRows);
   int64_t i = 0;
-  for (; i + kTileRows <= rows; i += kTileRows, advance(prefetch, K)) {
-    product_tile<kTileRows>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
-  }
-  for (; i + 4 <= rows; i += 4, advance(prefetch, K)) {
-    product_tile<4>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
-  }
-  for (; i < rows; ++i, advance(prefetch, K)) {
-    product_tile<1>(a.from_row(i), panel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+  const auto tile = [&]<int kRows>() __attribute__((always_inline)) {
+    const int64_t k = range.begin(i), K = range.end(i, kRows) - k;
+    product_tile<kRows>(a.from(i, k), panel + k * kPanel, K, c + i * c_step, c_step, columns, from_zero, prefetch);
+    advance(prefetch, K);
+    i += kRows;
+  };
+  while (i + kTileRows <= rows) tile.template operator()<kTileRows>();
+  while (i + 4 <= rows) tile.template operator()<4>();
+  while (i < rows) tile.template operator()<1>();
+}
+
+// Packs rows [0, rows) of a row-major matrix of K columns into one panel as the columns of B; beyond them it is zero.
+// Sixteen columns of a row at a time, so that every line is read once.
+inline void pack_transposed_panel(const float* first, int64_t row_step, int64_t rows, int64_t K, float* panel) {
+  for (int64_t k = 0; k < K; k += kLanes) {
+    const int64_t columns = K - k < kLanes ? K - k : kLanes;
+    for (int64_t j = 0; j < kPanel; j += 4) {
+      const float* from = first + j * row_step + k;
+      float* to = panel + k * kPanel + j;
+      if (j + 4 <= rows && columns == kLanes) {
+        for (int64_t i = 0; i < kLanes; i += 4) transpose_4x4(from + i, row_step, to + i * kPanel, kPanel);
+      } else {
+        for (int64_t i = 0; i < columns; ++i) {
+          for (int64_t l = 0; l < 4; ++l) to[i * kPanel + l] = j + l < rows ? from[l * row_step + i] : 0.0f;
+        }
+      }
+    }
   }
 }
 

@@ -15,16 +15,7 @@ void pack_weight(const PackWeight& a) {
   const int64_t N = a.weight_ND.rows(), D = a.weight_ND.columns();
   const float* weight = a.weight_ND.f32();
   parallel_for(simd::ceil_divide(N, kPanel), [&](int64_t p) {
-    float* panel = a.packed.f32() + p * kPanel * D;
-    const int64_t rows = smaller(kPanel, N - p * kPanel);
-    for (int64_t d = 0; d < D; d += 16) {  // sixteen columns of all rows at a time stay in cache
-      const int64_t columns = smaller(16, D - d);
-      for (int64_t j = 0; j < kPanel; ++j) {
-        for (int64_t i = 0; i < columns; ++i) {
-          panel[(d + i) * kPanel + j] = j < rows ? weight[(p * kPanel + j) * D + d + i] : 0.0f;
-        }
-      }
-    }
+    simd::pack_transposed_panel(weight + p * kPanel * D, D, N - p * kPanel, D, a.packed.f32() + p * kPanel * D);
   });
 }
 

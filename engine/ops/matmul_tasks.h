@@ -88,7 +88,7 @@ inline void run(const ProductTask<Panels>& task) {
     const RowsA x = copies ? copy_rows(task, k, K, rows) : RowsA{task.x + k, task.x_step};
     for (int64_t n = task.column_begin; n < task.column_end; n += kPanel) {
       const int64_t columns = smaller(kPanel, task.column_end - n);
-      product_panel(x, task.panels.get(k, n, K, columns, panel), K, task.y + n, task.y_step, task.rows, columns,
+      product_panel(x, task.panels.get(k, n, K, columns, panel), WholeK{K}, task.y + n, task.y_step, task.rows, columns,
                     from_zero && k == 0, task.panels.at(k, n + kPanel));
     }
   }

@@ -11,9 +11,9 @@ using test::tensor;
 struct Case {
   int64_t T, N, D;
 };
-// one row, one column, sizes around the tile, the vector and the block of the summed index
-const Case kCases[] = {{1, 1, 1},    {1, 33, 5},    {13, 1, 7}, {12, 32, 16},
-                       {13, 33, 17}, {25, 40, 530}, {0, 8, 8},  {530, 19, 21}};
+// one row, one column, sizes around the tile, the vector and the block of the summed index, rows 4 KiB apart
+const Case kCases[] = {{1, 1, 1},     {1, 33, 5}, {13, 1, 7},    {12, 32, 16},  {13, 33, 17},
+                       {25, 40, 530}, {0, 8, 8},  {530, 19, 21}, {14, 5, 1024}, {14, 1024, 5}};
 
 std::vector<float> forward(const std::vector<float>& x, const std::vector<float>& weight,
                            const std::vector<float>& bias, Case c) {
