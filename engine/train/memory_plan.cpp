@@ -48,16 +48,20 @@ int64_t round_up(int64_t n, int64_t multiple) {
 int64_t plan_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int threads) {
   const int64_t D = m.hidden_size, C = m.head_size(), wide = round_up(C, 16), queries = m.num_attention_heads * C;
   int64_t strips = rows * std::max(D, queries), widest = std::max(D, queries);
+  const auto copied = [](int64_t step) { return step % 1024 == 0; };  // rows so far apart, before a product
+  bool copies = copied(D) || copied(queries) || copied(m.vocab_size);
   for (int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
     const bool experts = m.is_moe_layer(layer);
     const int64_t width = experts ? m.moe_intermediate_size : m.dense_intermediate();
     strips = std::max(strips, (experts ? m.num_experts_per_tok : 1) * rows * std::max(D, width));
     widest = std::max(widest, width);
+    copies = copies || copied(width);
   }
   const int64_t tiles = round_up(seq_len, 64);
   const int64_t attention = tiles * (2 * C + wide) + 128 * wide + 2 * 64 * 64 + 64;
   const int64_t chain_rows = std::min<int64_t>(96, std::max<int64_t>(6, (64 << 10) / widest));
-  return 4 * (strips + threads * std::max(attention, chain_rows * (widest + 512)));
+  const int64_t product = 32 * 512 + (copies ? 22 * 12 * (512 + 16) : 0);
+  return 4 * (strips + threads * std::max({attention, chain_rows * (widest + 512), product}));
 }
 
 // The largest that an op asks for on a GPU: the workspace of products, that of attention's backward pass (in bf16 by
