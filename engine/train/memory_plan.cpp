@@ -49,7 +49,7 @@ int64_t plan_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int th
   const int64_t D = m.hidden_size, C = m.head_size(), wide = round_up(C, 16), queries = m.num_attention_heads * C;
   int64_t strips = rows * std::max(D, queries), widest = std::max(D, queries);
   const auto copied = [](int64_t step) { return step % 1024 == 0; };  // rows so far apart, before a product
-  bool copies = copied(D) || copied(queries) || copied(m.vocab_size);
+  bool copies = copied(D) || copied(queries) || copied(m.vocabulary());
   for (int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
     const bool experts = m.is_moe_layer(layer);
     const int64_t width = experts ? m.moe_intermediate_size : m.dense_intermediate();
