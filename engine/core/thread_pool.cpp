@@ -24,10 +24,10 @@ void pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads) : shares_(static_cast<size_t>(std::max(num_threads, 0))) {
   ENSURE(num_threads >= 1, "a pool needs at least one thread, not ", num_threads);
   spins_ = num_threads <= available_processors() ? 20000 : 0;
-  for (int i = 0; i < num_threads - 1; ++i) workers_.emplace_back([this] { work(); });
+  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(i); });
   // what a thread takes from the heap when it starts is not to fall into a later step
   for (int started = 0; started < num_threads - 1; started = started_.load(std::memory_order_acquire)) {
     started_.wait(started, std::memory_order_acquire);
@@ -53,14 +53,17 @@ void ThreadPool::run(int64_t num_tasks, TaskRef task) {
     return;
   }
   task_ = &task;
-  num_tasks_ = num_tasks;
-  next_task_.store(0, std::memory_order_relaxed);
+  const int64_t threads = num_threads();
+  for (int64_t i = 0; i < threads; ++i) {
+    shares_[static_cast<size_t>(i)].next.store(num_tasks * i / threads, std::memory_order_relaxed);
+    shares_[static_cast<size_t>(i)].end = num_tasks * (i + 1) / threads;
+  }
   finished_.store(0, std::memory_order_relaxed);
   const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
   gate_.store(static_cast<uint64_t>(generation) << 32, std::memory_order_release);
   generation_.store(generation, std::memory_order_release);
   generation_.notify_all();
-  take_tasks();
+  take_tasks(0);
   const int joined = static_cast<int>(gate_.fetch_or(kClosed, std::memory_order_acq_rel) & (kClosed - 1));
   for (int spin = 0, finished; (finished = finished_.load(std::memory_order_acquire)) != joined; ++spin) {
     if (spin < spins_) {
@@ -72,20 +75,22 @@ void ThreadPool::run(int64_t num_tasks, TaskRef task) {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void ThreadPool::take_tasks() {
+void ThreadPool::take_tasks(int thread) {
   const TaskRef& task = *task_;
-  int64_t end = num_tasks_;
-  for (int64_t i; (i = next_task_.fetch_add(1, std::memory_order_relaxed)) < end;) {
-    try {
-      task(i);
-    } catch (...) {
-      std::lock_guard lock(error_mutex_);
-      if (!error_) error_ = std::current_exception();
+  for (int turn = 0; turn < num_threads(); ++turn) {
+    Share& share = shares_[static_cast<size_t>((thread + turn) % num_threads())];
+    for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) {
+      try {
+        task(i);
+      } catch (...) {
+        std::lock_guard lock(error_mutex_);
+        if (!error_) error_ = std::current_exception();
+      }
     }
   }
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(int thread) {
   uint32_t seen = 0;
   thread_scratch(1);  // registers its destructor, which takes memory
   started_.fetch_add(1, std::memory_order_release);
@@ -105,7 +110,7 @@ void ThreadPool::work() {
     }
     if ((gate & kClosed) != 0) continue;  // over already
     seen = static_cast<uint32_t>(gate >> 32);
-    take_tasks();
+    take_tasks(thread);
     finished_.fetch_add(1, std::memory_order_acq_rel);
     finished_.notify_one();
   }

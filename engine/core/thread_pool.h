@@ -1,7 +1,9 @@
 // The threads of one rank: fork and join in a few microseconds.
 //
 // Each rank owns one pool and makes it current on its main thread; kernels split their work into tasks and call
-// parallel_for(). Which thread runs a task is left open, so a task's result must not depend on it.
+// parallel_for(). Each thread begins with a share of its own, the same part of every op, whose operands its cache may
+// still hold, and then takes what others have left. Which thread runs a task is so left open, and a task's result must
+// not depend on it.
 #pragma once
 
 #include <atomic>
@@ -49,14 +51,18 @@ class ThreadPool {
 
  private:
   static constexpr uint64_t kClosed = uint64_t{1} << 31;
-  void work();
-  void take_tasks();
+  // Tasks from next on that no thread has taken.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  void work(int thread);
+  void take_tasks(int thread);
 
   std::vector<std::thread> workers_;
-  int spins_;  // how long a worker looks for work before it sleeps; 0 if threads outnumber cores
+  std::vector<Share> shares_;  // one a thread; that of the caller of run() comes first
+  int spins_;                  // how long a worker looks for work before it sleeps; 0 if threads outnumber cores
   const TaskRef* task_ = nullptr;
-  int64_t num_tasks_ = 0;
-  alignas(64) std::atomic<int64_t> next_task_{0};
   // One more in the upper half for every run(); below, whether it is closed and how many workers have joined it. A
   // worker that comes late finds the run closed, and nobody waits for it.
   alignas(64) std::atomic<uint64_t> gate_{kClosed};

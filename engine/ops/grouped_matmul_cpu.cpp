@@ -9,21 +9,26 @@ using simd::smaller;
 
 namespace {
 
-// (expert, row block) of task i among the row blocks of all experts.
+// The rows of all experts in tasks.
+struct ExpertRows {
+  const int64_t* offsets_e;
+  int64_t num_experts, most_tiles;
+
+  simd::RowTasks of(int64_t e) const { return simd::row_tasks(offsets_e[e + 1] - offsets_e[e], most_tiles, 2); }
+  int64_t num_tasks() const {
+    int64_t tasks = 0;
+    for (int64_t e = 0; e < num_experts; ++e) tasks += of(e).tasks;
+    return tasks;
+  }
+};
 struct RowBlock {
   int64_t expert, begin, end;
 };
-
-int64_t num_row_blocks(const int64_t* offsets_e, int64_t e) {
-  const int64_t rows = offsets_e[e + 1] - offsets_e[e];
-  return ceil_divide(rows, simd::rows_per_task(rows));
-}
-
-RowBlock row_block(const int64_t* offsets_e, int64_t i) {
+RowBlock row_block(const ExpertRows& rows, int64_t task) {
   int64_t e = 0;
-  for (; i >= num_row_blocks(offsets_e, e); ++e) i -= num_row_blocks(offsets_e, e);
-  const int64_t rows = simd::rows_per_task(offsets_e[e + 1] - offsets_e[e]), begin = offsets_e[e] + i * rows;
-  return {e, begin, smaller(begin + rows, offsets_e[e + 1])};
+  for (; task >= rows.of(e).tasks; ++e) task -= rows.of(e).tasks;
+  const int64_t first = rows.offsets_e[e];
+  return {e, first + rows.of(e).begin(task), first + rows.of(e).begin(task + 1)};
 }
 
 // y [= or +=] x * B_e in tasks of an expert's rows and columns; panels_of(e) are those of B_e.
@@ -31,10 +36,10 @@ template <class PanelsOf>
 void product(Tensor y_RN, ConstTensor x_RK, PanelsOf panels_of, const int64_t* offsets_e, int64_t num_experts,
              bool accumulate) {
   const int64_t N = y_RN.columns(), column_blocks = ceil_divide(N, simd::kColumnsPerTask);
-  int64_t row_blocks = 0;
-  for (int64_t e = 0; e < num_experts; ++e) row_blocks += num_row_blocks(offsets_e, e);
-  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
-    const RowBlock rows = row_block(offsets_e, i / column_blocks);
+  const int64_t tiles = ceil_divide(x_RK.rows(), simd::kTileRows) * column_blocks;
+  const ExpertRows expert_rows{offsets_e, num_experts, simd::product_tiles(tiles)};
+  parallel_for(expert_rows.num_tasks() * column_blocks, [&](int64_t i) {
+    const RowBlock rows = row_block(expert_rows, i / column_blocks);
     const int64_t column = i % column_blocks * simd::kColumnsPerTask;
     const auto panels = panels_of(rows.expert);
     simd::run(simd::ProductTask<decltype(panels)>{.x = x_RK.f32() + rows.begin * x_RK.row_stride,
@@ -67,7 +72,7 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
 
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {
   const int64_t N = a.dy_RN.columns(), D = a.x_RD.columns(), G = a.num_granules;
-  const simd::GradientRows rows(N, D);
+  const simd::RowTasks rows = simd::gradient_tasks(N, D);
   const float* x_strips = simd::pack_strips(a.x_RD);
   parallel_for(a.num_experts * rows.tasks, [&](int64_t i) {
     const int64_t e = i / rows.tasks, task = i % rows.tasks;

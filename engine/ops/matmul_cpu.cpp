@@ -24,11 +24,12 @@ namespace {
 // y [= or +=] x * B in tasks of rows and columns.
 template <class Panels>
 void product(Tensor y_TN, ConstTensor x_TK, Panels panels, ConstTensor bias_N, bool accumulate) {
-  const int64_t T = x_TK.rows(), N = y_TN.columns(), rows = simd::rows_per_task(T);
-  const int64_t row_blocks = simd::ceil_divide(T, rows);
-  const int64_t column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
-  parallel_for(row_blocks * column_blocks, [&](int64_t i) {
-    const int64_t row = i / column_blocks * rows, column = i % column_blocks * simd::kColumnsPerTask;
+  const int64_t T = x_TK.rows(), N = y_TN.columns(), column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
+  const simd::RowTasks rows =
+      simd::row_tasks(T, simd::product_tiles(simd::ceil_divide(T, simd::kTileRows) * column_blocks), column_blocks);
+  parallel_for(rows.tasks * column_blocks, [&](int64_t i) {
+    const int64_t row = rows.begin(i / column_blocks), end = rows.begin(i / column_blocks + 1);
+    const int64_t column = i % column_blocks * simd::kColumnsPerTask;
     simd::run(simd::ProductTask<Panels>{.x = x_TK.f32() + row * x_TK.row_stride,
                                         .x_step = x_TK.row_stride,
                                         .K = x_TK.columns(),
@@ -37,7 +38,7 @@ void product(Tensor y_TN, ConstTensor x_TK, Panels panels, ConstTensor bias_N, b
                                         .accumulate = accumulate,
                                         .y = y_TN.f32() + row * y_TN.row_stride,
                                         .y_step = y_TN.row_stride,
-                                        .rows = smaller(rows, T - row),
+                                        .rows = end - row,
                                         .column_begin = column,
                                         .column_end = smaller(column + simd::kColumnsPerTask, N)});
   });
@@ -54,7 +55,7 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
 }
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {
-  const simd::GradientRows rows(a.dy_TN.columns(), a.x_TD.columns());
+  const simd::RowTasks rows = simd::gradient_tasks(a.dy_TN.columns(), a.x_TD.columns());
   const float* x_strips = simd::pack_strips(a.x_TD);
   parallel_for(rows.tasks, [&](int64_t i) {
     simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,

@@ -19,10 +19,25 @@ ALWAYS_INLINE int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 
-// Rows of y or dx per task: equal shares of at most 22 tiles, so that the last task is no small one.
-ALWAYS_INLINE int64_t rows_per_task(int64_t rows) {
-  const int64_t tasks = ceil_divide(rows, 22 * kTileRows);
-  return tasks == 0 ? kTileRows : ceil_divide(ceil_divide(rows, tasks), kTileRows) * kTileRows;
+// Rows in tasks of whole tiles, equal but for one tile.
+struct RowTasks {
+  int64_t rows, tiles, tasks;
+  ALWAYS_INLINE int64_t begin(int64_t task) const { return smaller(rows, task * tiles / tasks * kTileRows); }
+};
+// Each for `columns` blocks of columns: an even number of tasks in all, so that two threads end together.
+ALWAYS_INLINE RowTasks row_tasks(int64_t rows, int64_t most_tiles, int64_t columns) {
+  const int64_t tiles = ceil_divide(rows, kTileRows), tasks = ceil_divide(tiles, most_tiles);
+  return {rows, tiles, smaller(tiles, tasks + tasks * columns % 2)};
+}
+// Of y or dx: rows that stay in the second cache, but no more than a sixteenth of the op, whose tasks are taken in
+// turn.
+ALWAYS_INLINE int64_t product_tiles(int64_t tiles_of_op) {
+  return smaller(22, larger(4, tiles_of_op / 16));
+}
+// Of dweight [N, D]: so few that the sums stay in the second cache.
+ALWAYS_INLINE RowTasks gradient_tasks(int64_t N, int64_t D) {
+  constexpr int64_t kChainElements = 64 << 10;
+  return row_tasks(N, smaller(16, larger(1, kChainElements / (kTileRows * D))), 1);
 }
 
 // B [K, N] of a product in panels of its columns: as they are, or cut from rows into memory of the task in their turn.
@@ -203,18 +218,6 @@ inline void run(WeightGradientTask task, const int64_t* offsets, int64_t granule
   }
   largest.merge_into(dweight.max_bits);
 }
-
-// The rows of dweight [N, D] in tasks of whole tiles: so few that the sums stay in the second cache, even in number,
-// and equal but for one tile.
-struct GradientRows {
-  int64_t rows, tiles, tasks;
-  ALWAYS_INLINE GradientRows(int64_t N, int64_t D) : rows(N), tiles(ceil_divide(N, kTileRows)) {
-    constexpr int64_t kChainElements = 64 << 10;
-    const int64_t most = smaller(16, larger(1, kChainElements / (kTileRows * D)));
-    tasks = smaller(tiles, ceil_divide(ceil_divide(tiles, most), 2) * 2);
-  }
-  ALWAYS_INLINE int64_t begin(int64_t task) const { return smaller(rows, task * tiles / tasks * kTileRows); }
-};
 
 }  // namespace SIMD_TARGET
 }  // namespace engine::simd
