@@ -82,7 +82,7 @@ inline RowsA copy_rows(const ProductTask<Panels>& task, int64_t k, int64_t K, fl
   for (int64_t i = 0; i < task.rows; ++i) {
     const float* from = task.x + i * task.x_step + k;
     float* to = memory + i * kCopyStep;
-    _Pragma("GCC ivdep") for (int64_t j = 0; j < K; ++j) to[j] = from[j];
+    for (int64_t j = 0; j < K; ++j) to[j] = from[j];
   }
   return {memory, kCopyStep};
 }
