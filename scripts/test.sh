@@ -47,7 +47,7 @@ build() {
   configure "$directory" "$@" || return
   say "\$ ninja -C $directory${target:+ $target}"
   if ! ninja -C "$directory" ${target:+"$target"} >"$log" 2>&1; then
-    tail -n 100 "$log"
+    tail -n 100 "$log" | tee -a "$logs/failures"
     return 1
   fi
   tail -n 1 "$log"
@@ -67,6 +67,7 @@ run_suites() {
   fi
   python3 scripts/summarize_tests.py "$results" "$label" >"$log" || return
   sed '$d' "$log"
+  sed -n '$d; / failed (/,$p' "$log" >>"$logs/failures"
   read -r -a counts < <(tail -n 1 "$log")
   passed=$((passed + counts[1])) failed=$((failed + counts[2])) skipped=$((skipped + counts[3]))
 }
@@ -198,6 +199,11 @@ else
   fi
 fi
 
+if [[ -s $logs/failures ]]; then  # again, where they are seen first
+  say
+  say "== what failed"
+  cat "$logs/failures"
+fi
 say
 printf '%s\n' "${summary[@]}"
 say "$passed passed, $failed failed, $skipped skipped"

@@ -3,6 +3,14 @@
 
 namespace tools {
 
+void add_benched_config(CommandLine& command, BenchedConfig& benched) {
+  command.add_option("config", benched.config, "config file").required();
+  command.add_option("--set", benched.sets, "KEY=VALUE: another value for a config key; may be repeated");
+  command.add_option("--threads", benched.threads, "threads of each rank (default: all processors, divided)")
+      .positive();
+  command.add_option("--ranks", benched.ranks, "ranks, as threads of this process").positive();
+}
+
 void add_bench(CommandLine& program) {
   CommandLine bench = program.add_subcommand("bench", "measure speed");
   bench.require_subcommand();

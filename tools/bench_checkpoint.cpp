@@ -27,10 +27,8 @@ namespace {
 
 using namespace engine;
 
-struct Options {
-  std::string config, directory = ".";
-  std::vector<std::string> sets;
-  int threads = 0, ranks = 1;
+struct Options : BenchedConfig {
+  std::string directory = ".";
   int64_t every = 10, repeat = 7;
   bool json = false;
 };
@@ -264,11 +262,7 @@ int run(const Options& options) {
 void add_bench_checkpoint(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("checkpoint", "what a save costs, beside memcpy and the disk");
-  command.add_option("config", options->config, "config file").required();
-  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      .positive();
-  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_benched_config(command, *options);
   command.add_option("--every", options->every, "steps between saves (default: 10)").positive();
   command.add_option("--repeat", options->repeat, "measurements of each (default: 7)").positive();
   command.add_option("--dir", options->directory, "where to write; removed afterwards (default: here)");

@@ -20,11 +20,8 @@ using namespace engine;
 using train::Limit;
 using train::StepOp;
 
-struct Options {
-  std::string config;
-  std::vector<std::string> sets;
+struct Options : BenchedConfig {
   std::string device = "cpu";
-  int threads = 0, ranks = 1;
   double seconds = 5;
   bool json = false;
 };
@@ -92,11 +89,7 @@ int run(const Options& options) {
 void add_bench_ops(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("ops", "every op of a step alone, at a config's shapes");
-  command.add_option("config", options->config, "config file").required();
-  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      .positive();
-  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_benched_config(command, *options);
   add_device_option(command, options->device);
   command.add_option("--seconds", options->seconds, "to spend in all, about").positive();
   command.add_flag("--json", options->json, "one JSON object on stdout");

@@ -20,10 +20,7 @@ namespace {
 
 using namespace engine;
 
-struct Options {
-  std::string config;
-  std::vector<std::string> sets;
-  int threads = 0, ranks = 1;
+struct Options : BenchedConfig {
   int64_t rounds = 20;
   bool json = false;
 };
@@ -114,11 +111,7 @@ int run(const Options& options) {
 void add_bench_recording(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("recording", "what recording expert load adds to a step");
-  command.add_option("config", options->config, "config file").required();
-  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      .positive();
-  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_benched_config(command, *options);
   command.add_option("--rounds", options->rounds, "rounds of three steps").positive();
   command.add_flag("--json", options->json, "one JSON object on stdout");
   command.footer("Example: switchyard bench recording configs/bench_small_cpu.json");

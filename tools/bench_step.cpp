@@ -29,10 +29,8 @@ namespace {
 
 using namespace engine;
 
-struct Options {
-  std::string config, device = "cpu";
-  std::vector<std::string> sets;
-  int threads = 0, ranks = 1;
+struct Options : BenchedConfig {
+  std::string device = "cpu";
   int64_t steps = 5;
   bool json = false;
 };
@@ -188,11 +186,7 @@ int run(const Options& options) {
 void add_bench_step(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("step", "a whole training step on synthetic tokens");
-  command.add_option("config", options->config, "config file").required();
-  command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
-  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      .positive();
-  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
+  add_benched_config(command, *options);
   add_device_option(command, options->device);
   command.add_option("--steps", options->steps, "steps to measure, after two that are not").positive();
   command.add_flag("--json", options->json, "one JSON object on stdout");

@@ -14,7 +14,7 @@ struct ExpertRows {
   const int64_t* offsets_e;
   int64_t num_experts, most_tiles;
 
-  simd::RowTasks of(int64_t e) const { return simd::row_tasks(offsets_e[e + 1] - offsets_e[e], most_tiles, 2); }
+  simd::RowTasks of(int64_t e) const { return simd::row_tasks(offsets_e[e + 1] - offsets_e[e], most_tiles, false); }
   int64_t num_tasks() const {
     int64_t tasks = 0;
     for (int64_t e = 0; e < num_experts; ++e) tasks += of(e).tasks;
@@ -26,9 +26,9 @@ struct RowBlock {
 };
 RowBlock row_block(const ExpertRows& rows, int64_t task) {
   int64_t e = 0;
-  for (; task >= rows.of(e).tasks; ++e) task -= rows.of(e).tasks;
-  const int64_t first = rows.offsets_e[e];
-  return {e, first + rows.of(e).begin(task), first + rows.of(e).begin(task + 1)};
+  simd::RowTasks of = rows.of(0);
+  for (; task >= of.tasks; of = rows.of(++e)) task -= of.tasks;
+  return {e, rows.offsets_e[e] + of.begin(task), rows.offsets_e[e] + of.begin(task + 1)};
 }
 
 // y [= or +=] x * B_e in tasks of an expert's rows and columns; panels_of(e) are those of B_e.

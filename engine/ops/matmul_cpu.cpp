@@ -25,8 +25,8 @@ namespace {
 template <class Panels>
 void product(Tensor y_TN, ConstTensor x_TK, Panels panels, ConstTensor bias_N, bool accumulate) {
   const int64_t T = x_TK.rows(), N = y_TN.columns(), column_blocks = simd::ceil_divide(N, simd::kColumnsPerTask);
-  const simd::RowTasks rows =
-      simd::row_tasks(T, simd::product_tiles(simd::ceil_divide(T, simd::kTileRows) * column_blocks), column_blocks);
+  const int64_t tiles = simd::ceil_divide(T, simd::kTileRows) * column_blocks;
+  const simd::RowTasks rows = simd::row_tasks(T, simd::product_tiles(tiles), column_blocks % 2 == 1);
   parallel_for(rows.tasks * column_blocks, [&](int64_t i) {
     const int64_t row = rows.begin(i / column_blocks), end = rows.begin(i / column_blocks + 1);
     const int64_t column = i % column_blocks * simd::kColumnsPerTask;

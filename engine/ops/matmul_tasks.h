@@ -24,10 +24,10 @@ struct RowTasks {
   int64_t rows, tiles, tasks;
   ALWAYS_INLINE int64_t begin(int64_t task) const { return smaller(rows, task * tiles / tasks * kTileRows); }
 };
-// Each for `columns` blocks of columns: an even number of tasks in all, so that two threads end together.
-ALWAYS_INLINE RowTasks row_tasks(int64_t rows, int64_t most_tiles, int64_t columns) {
+// `even`: in an even number of tasks, so that two threads end together.
+ALWAYS_INLINE RowTasks row_tasks(int64_t rows, int64_t most_tiles, bool even) {
   const int64_t tiles = ceil_divide(rows, kTileRows), tasks = ceil_divide(tiles, most_tiles);
-  return {rows, tiles, smaller(tiles, tasks + tasks * columns % 2)};
+  return {rows, tiles, smaller(tiles, even ? tasks + tasks % 2 : tasks)};
 }
 // Of y or dx: rows that stay in the second cache, but no more than a sixteenth of the op, whose tasks are taken in
 // turn.
@@ -37,7 +37,7 @@ ALWAYS_INLINE int64_t product_tiles(int64_t tiles_of_op) {
 // Of dweight [N, D]: so few that the sums stay in the second cache.
 ALWAYS_INLINE RowTasks gradient_tasks(int64_t N, int64_t D) {
   constexpr int64_t kChainElements = 64 << 10;
-  return row_tasks(N, smaller(16, larger(1, kChainElements / (kTileRows * D))), 1);
+  return row_tasks(N, smaller(16, larger(1, kChainElements / (kTileRows * D))), true);
 }
 
 // B [K, N] of a product in panels of its columns: as they are, or cut from rows into memory of the task in their turn.

@@ -80,8 +80,10 @@ TEST_CASE("forked ranks: a rank that fails gives its code, and one that is kille
 
 TEST_CASE("forked ranks: a rank that waits longer than the deadline names whom it misses") {
   CHECK(code_of(3, [](std::unique_ptr<Group> group) {
-          group->set_name("world"), group->set_deadline(0.2);
-          if (group->rank() == 1) return static_cast<void>(usleep(600000));
+          group->set_name("world");
+          group->barrier();  // all have started
+          group->set_deadline(0.5);
+          if (group->rank() == 1) return static_cast<void>(usleep(1500000));
           std::string said;
           try {
             group->barrier();

@@ -67,10 +67,12 @@ run_tests
 expect "a test that fails is shown and fails the script" \
   '[[ $code == 1 && $last == "1 passed, 1 failed, 1 skipped" && $output == *"c failed (TIMEOUT"*"    the-output"* ]]'
 
+expect "what failed is shown again at the end" '[[ $output == *"== what failed"*"test: c failed (TIMEOUT"*"    the-output"* ]]'
+
 settings=(BROKEN=build-asan)
 run_tests --ci
 expect "a build that fails counts, and the steps after it run" \
-  '[[ $code == 1 && $last == "13 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"* ]]'
+  '[[ $code == 1 && $last == "13 passed, 1 failed, 4 skipped" && $output == *"error: wanted"*"== thread sanitizer"*"== what failed"*"error: wanted"* ]]'
 
 settings=(LITTER=1)
 run_tests --ci
