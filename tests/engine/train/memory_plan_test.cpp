@@ -106,9 +106,9 @@ TEST_CASE("buffer: planned memory has an address and a size") {
   char* address = nullptr;
   {
     const engine::Buffer::Planning no_memory;
-    const engine::Buffer buffer(int64_t{1} << 40);
+    const engine::Buffer buffer(int64_t{1} << 37);  // less than what the thread sanitizer leaves to programs
     address = buffer.data();
-    CHECK(buffer.bytes() == int64_t{1} << 40);
+    CHECK(buffer.bytes() == int64_t{1} << 37);
   }
   CHECK(address != nullptr);
   const engine::Buffer buffer(4096);
