@@ -166,12 +166,6 @@ void* thread_scratch(int64_t bytes) {
   return scratch.memory;
 }
 
-void* op_scratch(int64_t bytes) {
-  thread_local Scratch scratch;  // of the rank's own thread, which starts ops
-  if (bytes > scratch.capacity) scratch.reserve(bytes);
-  return scratch.memory;
-}
-
 int64_t scratch_bytes() {
   return all_scratch_bytes.load(std::memory_order_relaxed);
 }

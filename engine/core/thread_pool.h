@@ -98,9 +98,6 @@ ALWAYS_INLINE void parallel_ranges(int64_t count, int64_t grain, F body) {
 // Its content is undefined.
 void* thread_scratch(int64_t bytes);
 
-// Memory that all tasks of one op share, 64-byte aligned, kept for the next op of this rank. Its content is undefined.
-void* op_scratch(int64_t bytes);
-
 // Of all threads of this process, for reports of memory.
 int64_t scratch_bytes();
 

@@ -73,14 +73,12 @@ void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a) {
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a) {
   const int64_t N = a.dy_RN.columns(), D = a.x_RD.columns(), G = a.num_granules;
   const simd::RowTasks rows = simd::gradient_tasks(N, D);
-  const float* x_strips = simd::pack_strips(a.x_RD);
   parallel_for(a.num_experts * rows.tasks, [&](int64_t i) {
     const int64_t e = i / rows.tasks, task = i % rows.tasks;
     simd::run(simd::WeightGradientTask{.dweight = &a.dweights_eND[e],
-                                       .x_strips = x_strips,
+                                       .x = {a.x_RD.f32(), a.x_RD.row_stride},
                                        .dy = a.dy_RN.f32(),
                                        .dy_step = a.dy_RN.row_stride,
-                                       .R = a.x_RD.rows(),
                                        .D = D,
                                        .row_begin = rows.begin(task),
                                        .row_end = rows.begin(task + 1)},

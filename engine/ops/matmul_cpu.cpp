@@ -56,13 +56,11 @@ void matmul_backward_input(const MatmulBackwardInput& a) {
 
 void matmul_backward_weight(const MatmulBackwardWeight& a) {
   const simd::RowTasks rows = simd::gradient_tasks(a.dy_TN.columns(), a.x_TD.columns());
-  const float* x_strips = simd::pack_strips(a.x_TD);
   parallel_for(rows.tasks, [&](int64_t i) {
     simd::run(simd::WeightGradientTask{.dweight = &a.dweight_ND,
-                                       .x_strips = x_strips,
+                                       .x = {a.x_TD.f32(), a.x_TD.row_stride},
                                        .dy = a.dy_TN.f32(),
                                        .dy_step = a.dy_TN.row_stride,
-                                       .R = a.x_TD.rows(),
                                        .D = a.x_TD.columns(),
                                        .row_begin = rows.begin(i),
                                        .row_end = rows.begin(i + 1)},

@@ -36,7 +36,7 @@ ALWAYS_INLINE int64_t product_tiles(int64_t tiles_of_op) {
 }
 // Of dweight [N, D]: so few that the sums stay in the second cache.
 ALWAYS_INLINE RowTasks gradient_tasks(int64_t N, int64_t D) {
-  constexpr int64_t kChainElements = 64 << 10;
+  constexpr int64_t kChainElements = 96 << 10;
   return row_tasks(N, smaller(16, larger(1, kChainElements / (kTileRows * D))), true);
 }
 
@@ -109,24 +109,6 @@ inline void run(const ProductTask<Panels>& task) {
   }
 }
 
-// x [R, D] cut into strips of kPanel columns, each row after row: strip s at s * R * kPanel, zero beyond D. In memory
-// that the tasks of an op share.
-inline const float* pack_strips(ConstTensor x_RD) {
-  const int64_t R = x_RD.rows(), D = x_RD.columns();
-  float* strips = static_cast<float*>(op_scratch(ceil_divide(D, kPanel) * kPanel * R * 4));
-  constexpr int64_t kRows = 8;  // so few lines of one set of the cache are read at once, rows a power of two apart
-  parallel_ranges(ceil_divide(R, kRows), 8, [&](int64_t first_block, int64_t last_block) {
-    for (int64_t block = first_block; block < last_block; ++block) {
-      const int64_t begin = block * kRows, rows = smaller(kRows, R - begin);
-      const float* x = x_RD.f32() + begin * x_RD.row_stride;
-      for (int64_t d = 0; d < D; d += kPanel) {
-        pack_panel(x + d, x_RD.row_stride, rows, smaller(kPanel, D - d), strips + d * R + begin * kPanel);
-      }
-    }
-  });
-  return strips;
-}
-
 // Rows [row_begin, row_end) of dweight [N, D]: dweight += dy^T x.
 //
 // The values p of a granule stay in `chain`, memory of the task in panels of columns, while its tokens go by; then they
@@ -134,11 +116,11 @@ inline const float* pack_strips(ConstTensor x_RD) {
 // are computed. Only a granule that continues from or into another pass goes through the weight's own chain.
 struct WeightGradientTask {
   const WeightGradient* dweight;
-  const float* x_strips;  // x [R, D] in strips of kPanel columns
-  const float* dy;        // [R, N]
-  int64_t dy_step, R, D;
+  PanelsOfRows x;   // [R, D]
+  const float* dy;  // [R, N]
+  int64_t dy_step, D;
   int64_t row_begin, row_end;
-  float *chain = nullptr, *dy_strips = nullptr;  // set by run()
+  float *chain = nullptr, *x_panel = nullptr, *dy_strips = nullptr;  // set by run()
 
   ALWAYS_INLINE int64_t tiles() const { return ceil_divide(row_end - row_begin, kTileRows); }
   ALWAYS_INLINE int64_t chain_elements() const { return tiles() * kTileRows * ceil_divide(D, kPanel) * kPanel; }
@@ -156,13 +138,14 @@ struct WeightGradientTask {
 
 // dy of K tokens in strips of kTileRows columns, token after token: strip s at s * K * kTileRows.
 inline void pack_dy(const WeightGradientTask& task, int64_t token, int64_t K) {
+  const int64_t rows = task.row_end - task.row_begin, rest = rows % kTileRows;
   for (int64_t k = 0; k < K; ++k) {
     const float* from = task.dy + (token + k) * task.dy_step + task.row_begin;
-    for (int64_t tile = 0; tile < task.tiles(); ++tile, from += kTileRows) {
-      const int64_t n = smaller(kTileRows, task.row_end - task.row_begin - tile * kTileRows);
-      float* to = task.dy_strips + (tile * K + k) * kTileRows;
-      for (int64_t i = 0; i < kTileRows; ++i) to[i] = i < n ? from[i] : 0.0f;
+    float* to = task.dy_strips + k * kTileRows;
+    for (int64_t tile = 0; tile < rows / kTileRows; ++tile, from += kTileRows, to += K * kTileRows) {
+      __builtin_memcpy(to, from, kTileRows * sizeof(float));
     }
+    for (int64_t i = 0; rest != 0 && i < kTileRows; ++i) to[i] = i < rest ? from[i] : 0.0f;
   }
 }
 
@@ -175,8 +158,8 @@ inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t 
     pack_dy(task, t, K);
     sums.interval = smaller(16, larger(1, K / (2 * fetches)));
     for (int64_t column = 0; column < task.D; column += kPanel) {
-      const float* x = task.x_strips + column * task.R + t * kPanel;
-      Prefetch panels = prefetch_panel({x + kPanel * task.R}, task.tiles() / 2);
+      const float* x = task.x.get(t, column, K, smaller(kPanel, task.D - column), task.x_panel);
+      Prefetch panels = prefetch_panel(task.x.at(t, column + kPanel), task.tiles() / 2);
       for (int64_t tile = 0; tile < task.tiles(); ++tile) {
         Prefetch& prefetch = tile % 2 == 1 && sum != nullptr ? sums : panels;
         product_tile<kTileRows>(ColumnsA{task.dy_strips + tile * K * kTileRows, kTileRows}, x, K,
@@ -191,8 +174,10 @@ inline void add_products(const WeightGradientTask& task, int64_t begin, int64_t 
 // All granules of a pass; offsets[g] to offsets[g + 1] are the rows of granule g.
 inline void run(WeightGradientTask task, const int64_t* offsets, int64_t granules, bool first_begins, bool last_ends) {
   const WeightGradient& dweight = *task.dweight;
-  task.chain = static_cast<float*>(thread_scratch((task.chain_elements() + task.tiles() * kTileRows * kBlock) * 4));
-  task.dy_strips = task.chain + task.chain_elements();
+  const int64_t elements = task.chain_elements() + (kPanel + task.tiles() * kTileRows) * kBlock;
+  task.chain = static_cast<float*>(thread_scratch(elements * 4));
+  task.x_panel = task.chain + task.chain_elements();
+  task.dy_strips = task.x_panel + kPanel * kBlock;
   float* kept = dweight.chain.f32();
   MaxBits largest;
   for (int64_t g = 0; g < granules; ++g) {

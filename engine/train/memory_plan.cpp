@@ -44,24 +44,28 @@ int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// Of the largest op that the tasks of a rank share, and of the largest task of each thread.
-int64_t plan_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int threads) {
+// Floats that a task of the gradient of a weight [N, D] takes: see WeightGradientTask.
+int64_t gradient_scratch(int64_t N, int64_t D) {
+  const int64_t tiles = (N + 11) / 12, most = std::clamp<int64_t>((96 << 10) / (12 * D), 1, 16);
+  const int64_t tasks = round_up((tiles + most - 1) / most, 2), rows = 12 * ((tiles + tasks - 1) / tasks);
+  return rows * (round_up(D, 32) + 512) + 32 * 512;
+}
+
+// Of the largest task of each thread.
+int64_t plan_scratch(const ModelConfig& m, int64_t seq_len, int threads) {
   const int64_t D = m.hidden_size, C = m.head_size(), wide = round_up(C, 16), queries = m.num_attention_heads * C;
-  int64_t strips = rows * std::max(D, queries), widest = std::max(D, queries);
   const auto copied = [](int64_t step) { return step % 1024 == 0; };  // rows so far apart, before a product
   bool copies = copied(D) || copied(queries) || copied(m.vocabulary());
+  int64_t gradient =
+      std::max({gradient_scratch(m.vocabulary(), D), gradient_scratch(queries, D), gradient_scratch(D, queries)});
   for (int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
-    const bool experts = m.is_moe_layer(layer);
-    const int64_t width = experts ? m.moe_intermediate_size : m.dense_intermediate();
-    strips = std::max(strips, (experts ? m.num_experts_per_tok : 1) * rows * std::max(D, width));
-    widest = std::max(widest, width);
+    const int64_t width = m.is_moe_layer(layer) ? m.moe_intermediate_size : m.dense_intermediate();
+    gradient = std::max({gradient, gradient_scratch(width, D), gradient_scratch(D, width)});
     copies = copies || copied(width);
   }
-  const int64_t tiles = round_up(seq_len, 64);
+  const int64_t product = 32 * 512 + (copies ? 22 * 12 * (512 + 16) : 0), tiles = round_up(seq_len, 64);
   const int64_t attention = tiles * (2 * C + wide) + 128 * wide + 2 * 64 * 64 + 64;
-  const int64_t chain_rows = std::min<int64_t>(96, std::max<int64_t>(6, (64 << 10) / widest));
-  const int64_t product = 32 * 512 + (copies ? 22 * 12 * (512 + 16) : 0);
-  return 4 * (strips + threads * std::max({attention, chain_rows * (widest + 512), product}));
+  return 4 * threads * std::max({attention, gradient, product});
 }
 
 // The largest that an op asks for on a GPU: the workspace of products, that of attention's backward pass (in bf16 by
@@ -120,7 +124,7 @@ MemoryUse plan_memory(const Config& config, const Layout& layout) {
           .activations = arena,
           .expert_rows = model.activation_bytes() - arena,
           .scratch = on_gpu ? plan_gpu_scratch(config.model, rows, seq_len, layout.element_bytes)
-                            : plan_scratch(config.model, rows, seq_len, layout.threads),
+                            : plan_scratch(config.model, seq_len, layout.threads),
           .tokens = plan_tokens(config, layout, rows)};
 }
 
