@@ -45,6 +45,11 @@ def read_bugs():
     return bugs
 
 
+def times_in_source(bug, root=ROOT):
+    with open(os.path.join(root, bug["path"]), encoding="utf-8") as file:
+        return file.read().count(bug["before"])
+
+
 def run(command, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "DATA": cwd}, timeout=1800)
 
@@ -81,11 +86,11 @@ def verdict_of(bug, copy, sound):
     if bug["test"] not in sound and not passes(bug["test"], copy):
         return "FAILS WITHOUT IT"
     sound.add(bug["test"])
+    if times_in_source(bug, copy) != 1:
+        return f"DOES NOT FIT: the source has the line {times_in_source(bug, copy)} times"
     path = os.path.join(copy, bug["path"])
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    if text.count(bug["before"]) != 1:
-        return f"DOES NOT FIT: the source has the line {text.count(bug['before'])} times"
     with open(path, "w", encoding="utf-8") as file:
         file.write(UNWARNED + text.replace(bug["before"], bug["after"]))
     try:

@@ -15,6 +15,7 @@ import check_includes  # noqa: E402
 import check_kernels  # noqa: E402
 import check_ops  # noqa: E402
 import check_style  # noqa: E402
+import plant_bugs  # noqa: E402
 import summarize_tests  # noqa: E402
 
 OP = "KERNEL(void norm_forward(const A&); void norm_backward(const A&))\n"
@@ -184,6 +185,13 @@ class StyleTest(TreeTest):
         self.write("README.md", "see https://example.org/" + "work/a\nsee /" + "work/a\n")
         found = check_style.check_tree(self.root)[0]
         self.assertEqual([problem.split(" ")[0] for problem in found], ["README.md:2:", "moe/long.cpp:601:"])
+
+
+class PlantedBugsTest(unittest.TestCase):
+    def test_every_bug_fits_the_source_in_one_place(self):
+        bugs = plant_bugs.read_bugs()
+        self.assertGreater(len(bugs), 100)
+        self.assertEqual([bug["what"] for bug in bugs if plant_bugs.times_in_source(bug) != 1], [])
 
 
 class SummaryTest(unittest.TestCase):
