@@ -1,6 +1,5 @@
 #include "engine/ops/adamw.h"
 
-#include <atomic>
 #include <iterator>
 
 #include "engine/core/simd.h"
@@ -68,7 +67,7 @@ void update_all(const AdamW& a, G* gradient) {
                   .root = simd::broadcast(__builtin_sqrtf(a.bias_correction2)),
                   .eps = simd::broadcast(a.eps)};
   float *weight = a.weight_N.f32(), *m = a.m_N.f32(), *v = a.v_N.f32();
-  parallel_ranges(a.weight_N.num_elements(), 16384, [&](int64_t begin, int64_t end) {
+  const auto update_block = [&](int64_t begin, int64_t end) {
     int64_t i = begin;
     I16 same = simd::broadcast_int(-1);
     for (; i + 16 <= end; i += 16) {
@@ -88,8 +87,11 @@ void update_all(const AdamW& a, G* gradient) {
       simd::store_first(m + i, x.m, n);
       simd::store_first(v + i, x.v, n);
     }
-    if (a.changed != nullptr && !in_all_lanes(same)) {
-      std::atomic_ref(*a.changed).store(1, std::memory_order_relaxed);
+    if (a.changed != nullptr && !in_all_lanes(same)) a.changed[begin / kChangedBlock] = 1;
+  };
+  parallel_ranges(a.weight_N.num_elements(), 4 * kChangedBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += kChangedBlock) {
+      update_block(i, i + kChangedBlock < end ? i + kChangedBlock : end);
     }
   });
 }

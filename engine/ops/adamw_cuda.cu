@@ -5,6 +5,7 @@ namespace engine::ops::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256;
+static_assert(kChangedBlock % kThreads == 0);
 
 struct Factors {
   float clip, keep, beta1, beta2, rest1, rest2, rate, root, eps;
@@ -27,7 +28,7 @@ __global__ void adamw_kernel(float* weight, float* m, float* v, G* gradient, int
   }
   if (changed == nullptr) return;
   differs = block_reduce(differs, Max());
-  if (threadIdx.x == 0 && differs != 0) atomicMax(changed, 1u);
+  if (threadIdx.x == 0 && differs != 0) atomicMax(changed + blockIdx.x * kThreads / kChangedBlock, 1u);
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "engine/core/error.h"
 #include "engine/core/transfer.h"
@@ -16,16 +15,13 @@ namespace engine::train {
 namespace {
 
 using nn::kParameterBlock;
+static_assert(ops::kChangedBlock == kParameterBlock);
 
 std::vector<int64_t> shard_begins(int64_t elements, int ranks) {
   const int64_t blocks = elements / kParameterBlock;
   std::vector<int64_t> begins;
   for (int64_t rank = 0; rank <= ranks; ++rank) begins.push_back(blocks * rank / ranks * kParameterBlock);
   return begins;
-}
-
-Tensor range(float* first, int64_t count, Device device) {
-  return Tensor(first, DType::f32, {count}, device);
 }
 
 // Elements [begin, end) of a buffer of `dtype`.
@@ -39,30 +35,30 @@ Optimizer::Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, c
                      comm::ParallelGroups& groups)
     : config_(config), store_(store), table_(table), world_(*groups.world) {
   shards_.reserve(2);
-  add_shards(store.dense(), *groups.world);
-  add_shards(store.expert(), *groups.expert_dp);
-  std::map<const nn::Parameter*, int64_t> first_block;
+  std::map<const nn::Parameter*, int64_t> first_blocks;
   for (const TensorTable::Entry& entry : table.entries()) {
-    if (entry.local != nullptr) first_block[entry.local] = entry.first_block;
+    if (entry.local != nullptr) first_blocks[entry.local] = entry.first_block;
   }
-  for (const OptimizerSlice& slice : slices_) {
-    first_blocks_.push_back(first_block.at(slice.parameter) + slice.begin / kParameterBlock);
+  for (auto [block, group] :
+       {std::pair{&store.dense(), groups.world.get()}, {&store.expert(), groups.expert_dp.get()}}) {
+    add_shards(*block, *group);
+    add_slices(shards_.back(), first_blocks);
+    add_ranges(shards_.back());
   }
   block_sums_.resize(static_cast<size_t>(table.num_blocks()));
   square_sums_.resize(table.entries().size());
-  if (store.device() == Device::cpu) return;
-  block_sums_there_ = Buffer(table.num_blocks() * 8, store.device());
-  updated_there_ = Buffer(static_cast<int64_t>(slices_.size()) * 4, store.device());
 }
 
 void Optimizer::add_shards(nn::ParameterBlock& block, comm::Group& group) {
-  Shards& shards = shards_.emplace_back(Shards{&block, &group, shard_begins(block.elements, group.size()), {}, {}});
-  const int64_t count = shards.end() - shards.begin();
+  Shards& shards = shards_.emplace_back();
+  shards.block = &block, shards.group = &group, shards.begins = shard_begins(block.elements, group.size());
+  const int64_t count = shards.end() - shards.begin(), blocks = count / kParameterBlock;
   shards.exp_avg = Buffer(count * 4, store_.device());
   shards.exp_avg_sq = Buffer(count * 4, store_.device());
+  shards.block_sums = Buffer(blocks * 8, store_.device());
+  shards.updated = Buffer(blocks * 4, store_.device());
+  shards.block_sums_here.resize(static_cast<size_t>(blocks));
   moments_bytes_ += count * 8;
-  add_slices(shards);
-  add_ranges(shards);
 }
 
 void Optimizer::add_ranges(Shards& shards) {
@@ -81,7 +77,7 @@ void Optimizer::add_ranges(Shards& shards) {
   }
 }
 
-void Optimizer::add_slices(Shards& shards) {
+void Optimizer::add_slices(Shards& shards, const std::map<const nn::Parameter*, int64_t>& first_blocks) {
   for (nn::Parameter* parameter : shards.block->members) {
     const int64_t begin = std::max(parameter->begin, shards.begin());
     const int64_t end = std::min(parameter->begin + parameter->elements, shards.end());
@@ -98,6 +94,14 @@ void Optimizer::add_slices(Shards& shards) {
       if (group.weight_decay) slice.weight_decay = *group.weight_decay;
     }
     slices_.push_back(slice);
+    slice_blocks_.push_back({.shards = &shards,
+                             .in_shard = (begin - shards.begin()) / kParameterBlock,
+                             .in_table = first_blocks.at(parameter) + slice.begin / kParameterBlock,
+                             .count = (slice.count + kParameterBlock - 1) / kParameterBlock});
+    const bool goes_on = !runs_.empty() && runs_.back().shards == &shards && runs_.back().lr_scale == slice.lr_scale &&
+                         runs_.back().weight_decay == slice.weight_decay;
+    if (!goes_on) runs_.push_back({&shards, begin, 0, slice.lr_scale, slice.weight_decay});
+    runs_.back().end = end;
   }
 }
 
@@ -144,23 +148,21 @@ void Optimizer::reduce_gradients() {
   }
 }
 
-Tensor Optimizer::gradient(const OptimizerSlice& slice) const {
-  const nn::Parameter& parameter = *slice.parameter;
-  const int64_t begin = parameter.begin + slice.begin;
-  return (parameter.spec.is_expert ? store_.expert() : store_.dense()).gradient(begin, begin + slice.count);
-}
-
 double Optimizer::gradient_norm() {
-  const bool there = store_.device() == Device::cuda;
-  const Tensor sums_there = part(block_sums_there_, DType::f64, 0, there ? table_.num_blocks() : 0);
-  if (there) set_zero(sums_there);
-  std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
-  double* sums = there ? sums_there.f64() : block_sums_.data();
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    const OptimizerSlice& slice = slices_[i];
-    ops::squared_norm({.block_sums = sums + first_blocks_[i], .x_N = gradient(slice), .block = kParameterBlock});
+  for (Shards& shards : shards_) {
+    const int64_t blocks = std::ssize(shards.block_sums_here);
+    if (blocks == 0) continue;
+    const Tensor sums = part(shards.block_sums, DType::f64, 0, blocks);
+    ops::squared_norm({.block_sums = sums.f64(),
+                       .x_N = shards.block->gradient(shards.begin(), shards.end()),
+                       .block = kParameterBlock});
+    copy(Tensor(shards.block_sums_here.data(), DType::f64, {blocks}), sums);
   }
-  if (there) copy(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()}), sums_there);
+  std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
+  for (const SliceBlocks& blocks : slice_blocks_) {
+    std::copy_n(blocks.shards->block_sums_here.data() + blocks.in_shard, blocks.count,
+                block_sums_.data() + blocks.in_table);
+  }
   // every block has one owner, the others add zero
   world_.all_reduce_sum(Tensor(block_sums_.data(), DType::f64, {table_.num_blocks()})).wait();
   double total = 0;
@@ -183,23 +185,22 @@ double Optimizer::gradient_norm() {
 
 void Optimizer::update(int64_t step, double lr, double clip) {
   const ops::BiasCorrections corrections = ops::adamw_bias_corrections(config_.betas[0], config_.betas[1], step);
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    OptimizerSlice& slice = slices_[i];
-    const auto values = [&](float* first) { return range(first, slice.count, store_.device()); };
-    auto* updated_there = reinterpret_cast<uint32_t*>(updated_there_.data());
-    ops::adamw({.weight_N = values(slice.parameter->weight.f32() + slice.begin),
-                .m_N = values(slice.exp_avg),
-                .v_N = values(slice.exp_avg_sq),
-                .gradient_N = gradient(slice),
-                .lr = static_cast<float>(lr * slice.lr_scale),
+  for (const Run& run : runs_) {
+    const Shards& shards = *run.shards;
+    const int64_t begin = run.begin - shards.begin(), end = run.end - shards.begin();
+    ops::adamw({.weight_N = part(shards.block->weights, DType::f32, run.begin, run.end),
+                .m_N = part(shards.exp_avg, DType::f32, begin, end),
+                .v_N = part(shards.exp_avg_sq, DType::f32, begin, end),
+                .gradient_N = shards.block->gradient(run.begin, run.end),
+                .lr = static_cast<float>(lr * run.lr_scale),
                 .beta1 = static_cast<float>(config_.betas[0]),
                 .beta2 = static_cast<float>(config_.betas[1]),
                 .eps = static_cast<float>(config_.eps),
-                .weight_decay = static_cast<float>(slice.weight_decay),
+                .weight_decay = static_cast<float>(run.weight_decay),
                 .clip = static_cast<float>(clip),
                 .bias_correction1 = static_cast<float>(corrections.first),
                 .bias_correction2 = static_cast<float>(corrections.second),
-                .changed = updated_there == nullptr ? &slice.updated : updated_there + i});
+                .changed = reinterpret_cast<uint32_t*>(shards.updated.data()) + begin / kParameterBlock});
   }
   std::array<comm::Work, 2> works;
   for (size_t i = 0; i < works.size(); ++i) {
@@ -224,13 +225,18 @@ void Optimizer::clear_gradients() {
 }
 
 void Optimizer::fetch_updated() {
-  if (store_.device() == Device::cpu) return;
-  const Tensor there = part(updated_there_, DType::i32, 0, static_cast<int64_t>(slices_.size()));
-  const HostCopy updated(there);
-  for (size_t i = 0; i < slices_.size(); ++i) {
-    if (updated.i32()[i] != 0) slices_[i].updated = 1;
+  for (Shards& shards : shards_) {
+    if (shards.block_sums_here.empty()) continue;
+    const Tensor marks = part(shards.updated, DType::i32, 0, std::ssize(shards.block_sums_here));
+    const HostCopy here(marks);
+    for (size_t i = 0; i < slices_.size(); ++i) {
+      const SliceBlocks& blocks = slice_blocks_[i];
+      if (blocks.shards != &shards) continue;
+      const int32_t* first = here.i32() + blocks.in_shard;
+      if (std::find(first, first + blocks.count, 1) != first + blocks.count) slices_[i].updated = 1;
+    }
+    set_zero(marks);
   }
-  set_zero(there);
 }
 
 }  // namespace engine::train

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "comm/parallel_groups.h"
@@ -24,8 +25,8 @@ struct OptimizerSlice {
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;
   double lr_scale = 1, weight_decay = 0;
-  uint32_t updated = 0;  // 1 once a step has changed a bit of it, until whoever reads this sets it to 0. On a GPU
-                         // after fetch_updated()
+  uint32_t updated =
+      0;  // after fetch_updated(): 1 once a step has changed a bit of it, until who reads it sets it to 0
 };
 
 class Optimizer {
@@ -54,7 +55,6 @@ class Optimizer {
   void clear_gradients();
 
   std::vector<OptimizerSlice>& slices() { return slices_; }
-  // On a GPU the marks of what was updated are made there.
   void fetch_updated();
   int64_t state_bytes() const { return moments_bytes_; }
 
@@ -64,8 +64,21 @@ class Optimizer {
     comm::Group* group;
     std::vector<int64_t> begins;  // [ranks + 1]
     Buffer exp_avg, exp_avg_sq;   // of this rank's shard
+    Buffer block_sums, updated;   // f64 and u32 by parameter block of it
+    std::vector<double> block_sums_here;
     int64_t begin() const { return begins[static_cast<size_t>(group->rank())]; }
     int64_t end() const { return begins[static_cast<size_t>(group->rank()) + 1]; }
+  };
+  // Weights that lie beside each other in a shard and are updated alike: what one call updates.
+  struct Run {
+    Shards* shards;
+    int64_t begin, end;  // in the flat block
+    double lr_scale, weight_decay;
+  };
+  // The parameter blocks of a slice.
+  struct SliceBlocks {
+    Shards* shards;
+    int64_t in_shard, in_table, count;  // the first of them, and how many
   };
   // Weights of one layer that lie beside each other in a flat block: what is reduced at once.
   struct Range {
@@ -78,26 +91,24 @@ class Optimizer {
   static constexpr size_t kMostReductions = 4;  // under way at once: each needs room for what it receives
 
   void add_shards(nn::ParameterBlock& block, comm::Group& group);
-  void add_slices(Shards& shards);
+  void add_slices(Shards& shards, const std::map<const nn::Parameter*, int64_t>& first_blocks);
   void add_ranges(Shards& shards);
   void start(Range& range);
   void finish_reductions();
-  Tensor gradient(const OptimizerSlice& slice) const;
-
   OptimizerConfig config_;
   nn::ParameterStore& store_;
   const TensorTable& table_;
   comm::Group& world_;
   std::vector<Shards> shards_;  // dense, expert
+  std::vector<Run> runs_;
   std::vector<Range> ranges_;
   std::array<comm::Work, kMostReductions> reductions_;  // a ring
   size_t num_reductions_ = 0;                           // begun so far
   std::vector<OptimizerSlice> slices_;
-  std::vector<int64_t> first_blocks_;  // of each slice in the table
-  std::vector<double> block_sums_;     // by block of the table
+  std::vector<SliceBlocks> slice_blocks_;
+  std::vector<double> block_sums_;  // by block of the table
   std::vector<double> square_sums_;
   int64_t moments_bytes_ = 0;
-  Buffer block_sums_there_, updated_there_;  // on a GPU: f64 by block of the table, u32 by slice
 };
 
 }  // namespace engine::train

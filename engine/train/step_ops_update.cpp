@@ -11,26 +11,24 @@ namespace {
 
 constexpr const char *kReduce = "reduce", *kOptimizer = "optimizer";
 
-// Weights come in slices, one call for each; the mean slice stands for all. Gradients are exact sums, or chains.
-void add_slices(StepOpList& list, const std::string& what, int64_t elements, double slices, bool has_sums) {
+// Of a rank's shard, up to 2^24 elements at a time. Gradients are exact sums, or chains.
+void add_shard(StepOpList& list, const std::string& what, int64_t elements, bool has_sums) {
   if (elements == 0) return;
-  slices = std::max(1.0, slices);
-  const int64_t n = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(elements) / slices));
-  const double bytes = has_sums ? 8 : 4;
+  const int64_t n = std::min<int64_t>(elements, 1 << 24);
+  const double bytes = has_sums ? 8 : 4, calls = static_cast<double>(elements) / static_cast<double>(n);
   const auto gradient = [=](Operands& o) {
     const WeightGradient parts = o.gradient({n});
     return has_sums ? Tensor(parts.sum, DType::f64, {n}, parts.chain.device) : parts.chain;
   };
-  list.add(
-      {.name = "squared_norm, " + what, .phase = kReduce, .calls = slices, .bytes = bytes * static_cast<double>(n)},
-      [=](Operands& o, comm::ParallelGroups&) {
-        const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = gradient(o), .block = 4096};
-        return [a] { ops::squared_norm(a); };
-      });
+  list.add({.name = "squared_norm, " + what, .phase = kReduce, .calls = calls, .bytes = bytes * static_cast<double>(n)},
+           [=](Operands& o, comm::ParallelGroups&) {
+             const ops::SquaredNorm a{.block_sums = o.gradient({n / 4096 + 1}).sum, .x_N = gradient(o), .block = 4096};
+             return [a] { ops::squared_norm(a); };
+           });
   list.add(
       {.name = "adamw, " + what,
        .phase = kOptimizer,
-       .calls = slices,
+       .calls = calls,
        .bytes = (24 + 2 * bytes) * static_cast<double>(n)},
       [=](Operands& o, comm::ParallelGroups&) {
         const ops::AdamW a{
@@ -140,11 +138,8 @@ void add_update_ops(StepOpList& list, const Config& config) {
   experts.add_scatter();
   if (has_sums) add_clearing(list, "dense", s.dense - s.dense / ranks);
   if (has_sums) add_clearing(list, "experts", s.expert - s.expert / replicas);
-  const double layers = s.attention_layers;
-  const double dense_weights = 3 + layers * 6 + s.moe_layers + 3 * s.dense_layers;
-  add_slices(list, "dense", s.dense / ranks, dense_weights / static_cast<double>(ranks), has_sums);
-  add_slices(list, "experts", s.expert / replicas,
-             3 * s.moe_layers * static_cast<double>(s.experts) / static_cast<double>(replicas), has_sums);
+  add_shard(list, "dense", s.dense / ranks, has_sums);
+  add_shard(list, "experts", s.expert / replicas, has_sums);
   if (s.layout.element_bytes < 4) add_conversion(list, s.dense + s.expert);
   dense.add_gather();
   experts.add_gather();

@@ -94,11 +94,12 @@ TEST_CASE("adamw: the same bits on any thread and instruction set") {
   });
 }
 
-TEST_CASE("adamw: one changed weight is enough to be told, wherever it is, and none is none") {
-  const int64_t N = 2 * 16384 + 21;  // the last range has whole vectors and a tail
+TEST_CASE("adamw: one changed weight marks its block, wherever it is, and none marks none") {
+  using Marks = std::vector<uint32_t>;
+  const int64_t N = 8 * ops::kChangedBlock + 21;  // the last block has whole vectors and a tail
   std::vector<float> weight = test::values(1, N), m(N), v(N), gradient(N);
   const auto changed = [&](uint32_t before) {
-    uint32_t flag = before;
+    Marks marks(9, before);
     ops::adamw({.weight_N = tensor(weight, {N}),
                 .m_N = tensor(m, {N}),
                 .v_N = tensor(v, {N}),
@@ -106,17 +107,19 @@ TEST_CASE("adamw: one changed weight is enough to be told, wherever it is, and n
                 .lr = 1e-2f,
                 .bias_correction1 = 0.1f,
                 .bias_correction2 = 0.05f,
-                .changed = &flag});
-    return flag;
+                .changed = marks.data()});
+    return marks;
   };
-  CHECK(changed(0) == 0);  // no gradient, no weight decay
-  CHECK(changed(1) == 1);  // what was changed before stays so
-  for (int64_t i : {int64_t{0}, int64_t{15}, int64_t{16383}, int64_t{16390}, N - 6, N - 1}) {
+  CHECK(changed(0) == Marks(9, 0));  // no gradient, no weight decay
+  CHECK(changed(1) == Marks(9, 1));  // what was changed before stays so
+  for (int64_t i : {int64_t{0}, int64_t{15}, int64_t{4095}, int64_t{4096}, int64_t{16390}, N - 6, N - 1}) {
     CAPTURE(i);
     const size_t place = static_cast<size_t>(i);
+    Marks expected(9, 0);
+    expected[place / ops::kChangedBlock] = 1;
     gradient[place] = 1;
-    CHECK(changed(0) == 1);
+    CHECK(changed(0) == expected);
     m[place] = v[place] = 0;
-    CHECK(changed(0) == 0);
+    CHECK(changed(0) == Marks(9, 0));
   }
 }

@@ -286,15 +286,16 @@ TEST_CASE("cuda: adamw rounds exact sums as it reads them, and every gradient is
   CHECK(rounded_d.host() == zeros);
 }
 
-TEST_CASE("cuda: adamw tells whether any weight has changed") {
-  const int64_t N = 1000;
-  for (int64_t place : {int64_t{-1}, int64_t{0}, int64_t{255}, int64_t{700}, N - 1}) {
+TEST_CASE("cuda: adamw marks the block of a weight that has changed") {
+  const int64_t N = 2 * ops::kChangedBlock + 1000;
+  for (int64_t place : {int64_t{-1}, int64_t{0}, int64_t{4095}, int64_t{4096}, int64_t{8700}, N - 1}) {
     CAPTURE(place);
     std::vector<float> gradient(static_cast<size_t>(N));
-    if (place >= 0) gradient[static_cast<size_t>(place)] = 1;
+    std::vector<uint32_t> expected(3);
+    if (place >= 0) gradient[static_cast<size_t>(place)] = 1, expected[static_cast<size_t>(place / 4096)] = 1;
     DeviceTensor weight_d(fresh_values(N, DType::f32), {N}), gradient_d(gradient, {N});
     DeviceTensor m_d(std::vector<float>(gradient.size()), {N}), v_d(std::vector<float>(gradient.size()), {N});
-    DeviceArray<uint32_t> changed_d(std::vector<uint32_t>{0});
+    DeviceArray<uint32_t> changed_d(std::vector<uint32_t>(3));
     ops::adamw({.weight_N = weight_d,
                 .m_N = m_d,
                 .v_N = v_d,
@@ -303,7 +304,7 @@ TEST_CASE("cuda: adamw tells whether any weight has changed") {
                 .bias_correction1 = 0.1f,
                 .bias_correction2 = 0.05f,
                 .changed = changed_d.data()});
-    CHECK(changed_d.host()[0] == (place >= 0 ? 1 : 0));
+    CHECK(changed_d.host() == expected);
   }
 }
 
