@@ -60,12 +60,12 @@ class Optimizer {
 
  private:
   struct Shards {
-    nn::ParameterBlock* block;
-    comm::Group* group;
+    nn::ParameterBlock* block = nullptr;
+    comm::Group* group = nullptr;
     std::vector<int64_t> begins;  // [ranks + 1]
-    Buffer exp_avg, exp_avg_sq;   // of this rank's shard
-    Buffer block_sums, updated;   // f64 and u32 by parameter block of it
-    std::vector<double> block_sums_here;
+    // of this rank's shard: moments, and by parameter block sums of squares (f64) and marks of what was updated (u32)
+    Buffer exp_avg, exp_avg_sq, block_sums, updated;
+    std::vector<double> block_sums_here;  // on the host
     int64_t begin() const { return begins[static_cast<size_t>(group->rank())]; }
     int64_t end() const { return begins[static_cast<size_t>(group->rank()) + 1]; }
   };
@@ -95,6 +95,7 @@ class Optimizer {
   void add_ranges(Shards& shards);
   void start(Range& range);
   void finish_reductions();
+
   OptimizerConfig config_;
   nn::ParameterStore& store_;
   const TensorTable& table_;
