@@ -169,6 +169,13 @@ nccl() {
   fi
   for ranks in 1 2 4; do check "nccl $ranks ranks" "$log" "$folder/tests/nccl_ranks_test" "$ranks"; done
   build "$log" switchyard
+  check "bench moe on 1 rank" "$log" "$folder/switchyard" bench moe --device cuda
+  for ranks in 2 4; do
+    for name in moe comm; do
+      check "bench $name on $ranks ranks" "$log" "$folder/switchyard" bench "$name" --device cuda --transport nccl \
+        --share-gpu --ranks "$ranks"
+    done
+  done
   mkdir -p "$folder/nccl"
   cp configs/tiny.json "$folder/nccl/tiny.json"
   seq 400 | awk '{ print "line " $1 " of a text in which " $1 * 7 % 13 " follows " $1 * 7 % 12 " and so on" }' \

@@ -1,16 +1,19 @@
-// switchyard bench comm: every collective at several sizes, on the transports there are.
+// switchyard bench comm: every collective at several sizes, over one transport.
 #include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "comm/thread_group.h"
 #include "engine/config/units.h"
 #include "engine/core/buffer.h"
+#include "engine/core/device.h"
+#include "engine/core/error.h"
 #include "engine/core/profiler.h"
 #include "engine/core/thread_pool.h"
 #include "tools/bench.h"
+#include "tools/device_option.h"
+#include "tools/device_ranks.h"
 
 namespace tools {
 namespace {
@@ -19,7 +22,7 @@ using namespace engine;
 using comm::Group;
 
 struct Options {
-  int ranks = 2, threads = 0;
+  Ranks where{.how = {.ranks = 2}};
   double seconds = 0.1;
   bool json = false;
 };
@@ -76,13 +79,14 @@ std::vector<Collective> collectives(int ranks) {
 }
 
 // Seconds of one call, the median of five batches.
-double time_collective(const Collective& collective, Group& world, int64_t elements, double seconds) {
-  const OwnedTensor data(DType::f64, {elements}), other(DType::f64, {elements * world.size()});
+double time_collective(const Collective& collective, Group& world, Device device, int64_t elements, double seconds) {
+  const OwnedTensor data(DType::f64, {elements}, device), other(DType::f64, {elements * world.size()}, device);
   const std::function<void()> once = collective.prepare(world, data, other);
   const auto timed = [&](int64_t calls) {
     world.barrier();
     const double start = monotonic_seconds();
     for (int64_t i = 0; i < calls; ++i) once();
+    if (device == Device::cuda) device_synchronize();
     double each = (monotonic_seconds() - start) / static_cast<double>(calls);
     world.all_reduce_max(Tensor(&each, DType::f64, {1})).wait();
     return each;
@@ -95,37 +99,47 @@ double time_collective(const Collective& collective, Group& world, int64_t eleme
   return times[2];
 }
 
-int run(const Options& options) {
-  const int threads = options.threads > 0 ? options.threads : std::max(1, available_processors() / options.ranks);
-  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  comm::run_thread_ranks(options.ranks, threads, [&](std::unique_ptr<Group> world) {
-    for (const Collective& collective : collectives(world->size())) {
-      for (const int64_t bytes : {int64_t{1} << 10, int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20}) {
-        if (collective.received == 0 && bytes > 1 << 10) continue;
-        const double seconds = time_collective(collective, *world, bytes / 8, options.seconds);
-        if (world->rank() != 0) continue;
-        const double received = collective.received * static_cast<double>(bytes);
-        rows.push_back({{"transport", world->transport()},
-                        {"collective", collective.name},
-                        {"bytes", collective.received == 0 ? 0 : bytes},
-                        {"seconds", seconds},
-                        {"received_bytes_per_second", received / seconds}});
-      }
-    }
-  });
-  if (options.json) {
-    const nlohmann::ordered_json result = {{"ranks", options.ranks}, {"threads", threads}, {"collectives", rows}};
-    std::printf("%s\n", result.dump().c_str());
-    return 0;
-  }
-  std::printf("%d ranks x %d threads; bytes: of one rank's data; GB/s: received from other ranks\n\n", options.ranks,
-              threads);
+void print_table(const Options& options, const nlohmann::ordered_json& rows, int ranks) {
+  std::printf("%d ranks x %d threads%s; bytes: of one rank's data; GB/s: received from other ranks\n\n", ranks,
+              current_threads(), options.where.device == "cuda" ? (" on " + device_name()).c_str() : "");
   std::printf("%-9s %-20s %10s %12s %9s\n", "transport", "collective", "bytes", "us", "GB/s");
   for (const auto& row : rows) {
     std::printf("%-9s %-20s %10s %12.2f %9.2f\n", row["transport"].get<std::string>().c_str(),
                 row["collective"].get<std::string>().c_str(), print_bytes(row["bytes"].get<int64_t>()).c_str(),
                 row["seconds"].get<double>() * 1e6, row["received_bytes_per_second"].get<double>() * 1e-9);
   }
+}
+
+// On every rank; the first one reports.
+int run_on_rank(const Options& options, std::unique_ptr<Group> world) {
+  if (options.where.device == "cuda" && options.where.how.transport != "nccl") {
+    throw Error(ExitCode::usage, "what is on GPUs is moved by NCCL; add --transport nccl, or leave out --device cuda");
+  }
+  world = on_devices(std::move(world), options.where);
+  const Device device = chosen_device(options.where.device);
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const Collective& collective : collectives(world->size())) {
+    for (const int64_t bytes : {int64_t{1} << 10, int64_t{64} << 10, int64_t{1} << 20, int64_t{16} << 20}) {
+      if (collective.received == 0 && bytes > 1 << 10) continue;
+      const double seconds = time_collective(collective, *world, device, bytes / 8, options.seconds);
+      const double received = collective.received * static_cast<double>(bytes);
+      rows.push_back({{"transport", world->transport()},
+                      {"collective", collective.name},
+                      {"bytes", collective.received == 0 ? 0 : bytes},
+                      {"seconds", seconds},
+                      {"received_bytes_per_second", received / seconds}});
+    }
+  }
+  if (world->rank() != 0) return 0;
+  if (!options.json) {
+    print_table(options, rows, world->size());
+    return 0;
+  }
+  const nlohmann::ordered_json result = {{"ranks", world->size()},
+                                         {"threads", current_threads()},
+                                         {"device", options.where.device},
+                                         {"collectives", rows}};
+  std::printf("%s\n", result.dump().c_str());
   return 0;
 }
 
@@ -134,13 +148,14 @@ int run(const Options& options) {
 void add_bench_comm(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("comm", "every collective at several sizes");
-  command.add_option("--ranks", options->ranks, "ranks, as threads of this process").positive();
-  command.add_option("--threads", options->threads, "threads of each rank (default: all processors, divided)")
-      .positive();
+  add_rank_options(command, options->where);
   command.add_option("--seconds", options->seconds, "for each collective and size, about").positive();
   command.add_flag("--json", options->json, "one JSON object on stdout");
   command.footer("Example: switchyard bench comm --ranks 4");
-  command.runs([options] { return run(*options); });
+  command.runs([options] {
+    return run_ranks(options->where.how,
+                     [&](std::unique_ptr<Group> world) { return run_on_rank(*options, std::move(world)); });
+  });
 }
 
 }  // namespace tools

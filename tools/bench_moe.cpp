@@ -6,12 +6,18 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/thread_group.h"
+#include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "engine/core/growing_buffer.h"
+#include "engine/core/mirror.h"
 #include "engine/core/rng.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "moe/expert_placement.h"
 #include "moe/experts.h"
 #include "tools/bench.h"
+#include "tools/device_option.h"
+#include "tools/device_ranks.h"
 #include "tools/launch.h"
 
 namespace tools {
@@ -20,7 +26,7 @@ namespace {
 using namespace engine;
 
 struct Options {
-  RankOptions how;
+  Ranks where;
   int ranks = 1;  // that there are
   int64_t experts = 16, slots = 2, hidden = 256, width = 512, tokens = 1024, steps = 10;
   std::string only;
@@ -111,7 +117,16 @@ struct Times {
 // What the bench keeps on one rank.
 struct Bench {
   Bench(const Options& options, comm::Group& group)
-      : o(options), ep(group), dispatcher(group, options.experts, options.slots, options.hidden) {
+      : o(options),
+        ep(group),
+        device(chosen_device(options.where.device)),
+        dispatcher(group, options.experts, options.slots, options.hidden, {}, 1, device),
+        store(device),
+        workspace(device),
+        y_there(device),
+        x_there(device),
+        weights_there(device),
+        idx_there(device) {
     ModelConfig config;
     config.hidden_size = o.hidden;
     config.moe_intermediate_size = o.width;
@@ -129,15 +144,25 @@ struct Bench {
 
   const Options& o;
   comm::Group& ep;
+  Device device;
   moe::TokenDispatcher dispatcher;
   nn::ParameterStore store;
   std::vector<int64_t> local;  // this rank's experts
   std::optional<moe::Experts> experts;
   moe::ExpertWorkspace workspace;
-  std::vector<float> x, y, weights, scaled;
+  std::vector<float> x, weights, unwritten;
   std::vector<int32_t> idx;
   std::vector<int64_t> offsets;
+  GrowingBuffer y_there;
+  Mirror<float> x_there, weights_there;
+  Mirror<int32_t> idx_there;
 };
+
+// When all that was begun on the device is done.
+double now(const Bench& b) {
+  if (b.device == Device::cuda) device_synchronize();
+  return monotonic_seconds();
+}
 
 // Small integers and powers of two: every sum is exact in any order.
 float x_of(const Place& p, int64_t d) {
@@ -157,11 +182,12 @@ void fill(Bench& b, const Workload& workload, int64_t step, int64_t tokens) {
       b.weights.push_back(weight_of(k));
     }
   }
-  b.y.assign(b.x.size(), -1e30f);
+  b.unwritten.assign(b.x.size(), -1e30f);
 }
 
 // What comes home when expert e multiplies its rows by e + 1.
-int64_t count_wrong(const Bench& b, const Workload& workload, int64_t step, int64_t tokens) {
+int64_t count_wrong(const Bench& b, const Workload& workload, int64_t step, int64_t tokens, ConstTensor y_TD) {
+  const HostCopy y(y_TD);
   int64_t wrong = 0;
   for (int64_t t = 0; t < tokens; ++t) {
     const Place place{step, b.ep.rank(), t};
@@ -170,10 +196,22 @@ int64_t count_wrong(const Bench& b, const Workload& workload, int64_t step, int6
       factor += weight_of(k) * static_cast<float>(workload.choose(b.o, place, k) + 1);
     }
     for (int64_t d = 0; d < b.o.hidden; ++d) {
-      wrong += b.y[static_cast<size_t>(t * b.o.hidden + d)] == factor * x_of(place, d) ? 0 : 1;
+      wrong += y.f32()[t * b.o.hidden + d] == factor * x_of(place, d) ? 0 : 1;
     }
   }
   return wrong;
+}
+
+// The rows of expert e times e + 1.
+void scale(const Bench& b, const Tensor& rows) {
+  HostEdit here(rows);
+  for (size_t e = 0; e < b.local.size(); ++e) {
+    const int64_t end = b.dispatcher.offsets()[e + 1] * b.o.hidden;
+    for (int64_t i = b.dispatcher.offsets()[e] * b.o.hidden; i < end; ++i) {
+      here.f32()[i] *= static_cast<float>(b.local[e] + 1);
+    }
+  }
+  here.put();
 }
 
 void one_step(Bench& b, const Workload& workload, int64_t step, bool timed, Times& times) {
@@ -185,30 +223,29 @@ void one_step(Bench& b, const Workload& workload, int64_t step, bool timed, Time
   pass.num_sequences = 1, pass.seq_len = T;
   pass.granules = {b.offsets.data(), 1, true};
   pass.granule_numbers = &number;
-  const ConstTensor x(b.x.data(), DType::f32, {T, D}), weights(b.weights.data(), DType::f32, {T, K});
-  b.ep.barrier();
+  const ConstTensor x(b.x_there.of(b.x.data(), T * D), DType::f32, {T, D}, b.device);
+  const ConstTensor weights(b.weights_there.of(b.weights.data(), T * K), DType::f32, {T, K}, b.device);
+  const ConstTensor idx(b.idx_there.of(b.idx.data(), T * K), DType::i32, {T, K}, b.device);
+  const Tensor y = b.y_there.view(DType::f32, T, D);
+  copy(y, ConstTensor(b.unwritten.data(), DType::f32, {T, D}));
+  now(b), b.ep.barrier();
   const double start = monotonic_seconds();
-  b.dispatcher.route(pass, ConstTensor(b.idx.data(), DType::i32, {T, K}));
+  b.dispatcher.route(pass, idx);
   Tensor rows = b.experts->input(b.dispatcher.num_rows());
   b.dispatcher.start_dispatch(x);
   b.dispatcher.finish_dispatch(0, rows);
-  const double dispatched = monotonic_seconds();
+  const double dispatched = now(b);
   b.experts->forward(b.dispatcher, 0);
-  const double computed = monotonic_seconds();
+  const double computed = now(b);
   b.ep.barrier();  // the slowest expert sets the pace
   const double waited = monotonic_seconds();
-  b.scaled.assign(rows.f32(), rows.f32() + rows.num_elements());
-  for (size_t e = 0; e < b.local.size(); ++e) {
-    for (int64_t i = b.dispatcher.offsets()[e] * D; i < b.dispatcher.offsets()[e + 1] * D; ++i) {
-      b.scaled[static_cast<size_t>(i)] *= static_cast<float>(b.local[e] + 1);
-    }
-  }
-  b.ep.barrier();
+  scale(b, rows);
+  now(b), b.ep.barrier();
   const double returning = monotonic_seconds();
-  b.dispatcher.start_combine(0, ConstTensor(b.scaled.data(), DType::f32, {b.dispatcher.num_rows(), D}));
-  b.dispatcher.finish_combine(weights, Tensor(b.y.data(), DType::f32, {T, D}));
-  const double end = monotonic_seconds();
-  times.wrong += count_wrong(b, workload, step, T);
+  b.dispatcher.start_combine(0, rows);
+  b.dispatcher.finish_combine(weights, y);
+  const double end = now(b);
+  times.wrong += count_wrong(b, workload, step, T, y);
   if (!timed) return;
   const double share = 1 / static_cast<double>(b.o.steps);
   times.dispatch += (dispatched - start) * share;
@@ -262,10 +299,11 @@ std::vector<Result> measure(const Options& options, comm::Group& ep) {
   return results;
 }
 
-void print_results(const Options& o, const std::vector<Result>& results, const char* transport, int threads) {
-  std::printf("%lld experts, top-%lld, hidden %lld, width %lld; %lld tokens a rank, %d ranks (%s) x %d threads\n\n",
+void print_results(const Options& o, const std::vector<Result>& results, const char* transport) {
+  std::printf("%lld experts, top-%lld, hidden %lld, width %lld; %lld tokens a rank, %d ranks (%s) x %d threads%s\n\n",
               static_cast<long long>(o.experts), static_cast<long long>(o.slots), static_cast<long long>(o.hidden),
-              static_cast<long long>(o.width), static_cast<long long>(o.tokens), o.ranks, transport, threads);
+              static_cast<long long>(o.width), static_cast<long long>(o.tokens), o.ranks, transport, current_threads(),
+              o.where.device == "cuda" ? (" on " + device_name()).c_str() : "");
   std::printf("%-15s %9s %9s %9s %9s %9s   %s\n", "workload", "fullest", "dispatch", "experts", "waiting", "combine",
               "values");
   for (const Result& r : results) {
@@ -279,7 +317,7 @@ void print_results(const Options& o, const std::vector<Result>& results, const c
   for (const Workload& workload : workloads()) std::printf("%-15s %s\n", workload.name, workload.meaning);
 }
 
-void print_json(const Options& o, const std::vector<Result>& results, const char* transport, int threads) {
+void print_json(const Options& o, const std::vector<Result>& results, const char* transport) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const Result& r : results) {
     rows.push_back({{"workload", r.workload},
@@ -290,36 +328,27 @@ void print_json(const Options& o, const std::vector<Result>& results, const char
                     {"combine_seconds", r.combine},
                     {"wrong_values", r.wrong}});
   }
-  const nlohmann::ordered_json line = {
-      {"transport", transport}, {"ranks", o.ranks}, {"threads", threads}, {"workloads", rows}};
+  const nlohmann::ordered_json line = {{"transport", transport},
+                                       {"device", o.where.device},
+                                       {"ranks", o.ranks},
+                                       {"threads", current_threads()},
+                                       {"workloads", rows}};
   std::printf("%s\n", line.dump().c_str());
 }
 
 // On every rank; the first one reports.
-void run_on_rank(Options options, comm::Group& world, int threads) {
-  options.ranks = world.size();
+int run_on_rank(Options options, std::unique_ptr<comm::Group> world) {
+  options.ranks = world->size();
   if (options.slots > options.experts || options.ranks > options.experts) {
     throw Error(ExitCode::usage, str("--experts is ", options.experts, " but must be at least --slots (", options.slots,
                                      ") and the ranks (", options.ranks, ")"));
   }
-  const std::vector<Result> results = measure(options, world);
-  if (world.rank() == 0) (options.json ? print_json : print_results)(options, results, world.transport(), threads);
+  world = on_devices(std::move(world), options.where);
+  const std::vector<Result> results = measure(options, *world);
+  if (world->rank() == 0) (options.json ? print_json : print_results)(options, results, world->transport());
   int64_t wrong = 0;
   for (const Result& r : results) wrong += r.wrong;
   if (wrong > 0) throw Error(ExitCode::bug, str(wrong, " values came home wrong"));
-}
-
-int run(const Options& options) {
-  const RankPlan plan = plan_ranks(options.how);
-  if (plan.kind == RankPlan::Kind::start_mpirun) return start_mpirun(plan, options.how.print_launch);
-  if (plan.kind == RankPlan::Kind::join) {
-    return join_mpi(plan, [&](std::unique_ptr<comm::Group> world) {
-      run_on_rank(options, *world, current_threads());
-      return 0;
-    });
-  }
-  comm::run_thread_ranks(plan.ranks, plan.threads,
-                         [&](std::unique_ptr<comm::Group> world) { run_on_rank(options, *world, plan.threads); });
   return 0;
 }
 
@@ -328,11 +357,7 @@ int run(const Options& options) {
 void add_bench_moe(CommandLine& bench) {
   auto options = std::make_shared<Options>();
   CommandLine command = bench.add_subcommand("moe", "dispatch, experts and combine under eight kinds of load");
-  command.add_option("--ranks", options->how.ranks, "ranks").positive();
-  command.add_option("--transport", options->how.transport, "between ranks: threads (default) or mpi")
-      .one_of({"threads", "mpi"});
-  command.add_option("--threads", options->how.threads, "threads of each rank (default: all processors, divided)")
-      .positive();
+  add_rank_options(command, options->where);
   command.add_option("--experts", options->experts, "experts on all ranks together").between(1, 1024);
   command.add_option("--slots", options->slots, "experts a token goes to").between(1, 64);
   command.add_option("--hidden", options->hidden, "width of a token").between(1, 65536);
@@ -342,7 +367,10 @@ void add_bench_moe(CommandLine& bench) {
   command.add_option("--only", options->only, "one workload");
   command.add_flag("--json", options->json, "one JSON object on stdout");
   command.footer("Example: switchyard bench moe --ranks 4");
-  command.runs([options] { return run(*options); });
+  command.runs([options] {
+    return run_ranks(options->where.how,
+                     [&](std::unique_ptr<comm::Group> world) { return run_on_rank(*options, std::move(world)); });
+  });
 }
 
 }  // namespace tools

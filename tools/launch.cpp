@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "comm/nccl_host_group.h"
+#include "comm/thread_group.h"
 #include "comm/world.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -282,6 +283,22 @@ int fork_ranks(const RankPlan& plan, const Body& body) {
     return be_rank(
         plan, rank, [&] { return std::move(world); }, body);
   });
+}
+
+int run_ranks(const RankOptions& options, const Body& body) {
+  const RankPlan plan = plan_ranks(options);
+  switch (plan.kind) {
+    case RankPlan::Kind::start_mpirun:
+      return start_mpirun(plan, options.print_launch);
+    case RankPlan::Kind::fork:
+      return fork_ranks(plan, body);
+    case RankPlan::Kind::join:
+      return join_mpi(plan, body);
+    case RankPlan::Kind::threads:
+      break;
+  }
+  comm::run_thread_ranks(plan.ranks, plan.threads, body);
+  return 0;
 }
 
 }  // namespace tools

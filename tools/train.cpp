@@ -7,7 +7,6 @@
 #include <optional>
 
 #include "comm/handshake.h"
-#include "comm/nccl_world.h"
 #include "comm/process_watch.h"
 #include "comm/text.h"
 #include "comm/thread_group.h"
@@ -24,6 +23,7 @@
 #include "tools/command.h"
 #include "tools/command_line.h"
 #include "tools/device_option.h"
+#include "tools/device_ranks.h"
 #include "tools/launch.h"
 #include "tools/narration.h"
 
@@ -39,22 +39,21 @@ namespace train = engine::train;
 constexpr double kHandshakeSeconds = 30;  // for ranks to find each other
 
 struct Options {
-  std::string config, run_dir, device = "cpu", resume = "auto";
-  RankOptions ranks;
+  std::string config, run_dir, resume = "auto";
+  Ranks where;
   std::vector<std::string> sets;
   std::string name, tokens, time;
   int64_t steps = 0;
   std::vector<std::string> allow_change;
   int64_t rollback = -1;
   bool overfit_batch = false, dry_run = false, json = false, quiet = false, verbose = false;
-  comm::DeviceShare devices;
   train::ConsoleOptions console;
 };
 
 // "auto" and its fellows, or the path of a checkpoint.
 train::RunOptions run_options(const Options& options) {
   train::RunOptions run{.overfit_batch = options.overfit_batch, .dry_run = options.dry_run};
-  run.device = chosen_device(options.device);
+  run.device = chosen_device(options.where.device);
   run.resume.allow_change = options.allow_change;
   train::check_allowed_names(options.allow_change);
   if (options.rollback >= 0) run.resume.rollback = options.rollback;
@@ -91,34 +90,14 @@ train::ConsoleOptions console_options(const Options& options) {
   return console;
 }
 
-bool uses_nccl(const Options& options) {
-  return options.ranks.transport == "nccl";
-}
-
-// Which transport a device needs.
-void check_devices(const Options& options, int ranks) {
-  const bool cuda = chosen_device(options.device) == engine::Device::cuda;
-  if (uses_nccl(options) && !cuda) {
-    throw Error(ExitCode::usage,
-                "--transport nccl moves what is on GPUs; add --device cuda, or use --transport threads or mpi");
-  }
-  if (options.devices.shared && !uses_nccl(options)) {
-    throw Error(ExitCode::usage, "--share-gpu lets ranks of --transport nccl share a GPU; add that, or leave it out");
-  }
-  if (uses_nccl(options) && !comm::nccl_is_built()) comm::make_nccl_group(nullptr);  // says what is missing
-  if (cuda && ranks > 1 && !uses_nccl(options)) {
-    throw Error(ExitCode::usage, str("--device cuda with ", ranks, " ranks needs --transport nccl"));
-  }
-}
-
 // What can be said before any rank starts. Returns the ep_size.
 int64_t check(const Options& options, const Config& config, int ranks) {
-  if (options.device == "cpu" && config.train.precision == "bf16") {
+  if (options.where.device == "cpu" && config.train.precision == "bf16") {
     throw Error(ExitCode::environment,
                 "train.precision is \"bf16\", which needs a GPU; use --device cuda, or --set train.precision=fp32");
   }
   const int64_t ep_size = engine::check_ranks(config, ranks);
-  check_devices(options, ranks);
+  check_devices(options.where, ranks);
   if (train::scheduled_steps(config) == 0 && !config.train.stop.time && !options.dry_run) {
     throw Error(ExitCode::usage, "the run has no end; give --steps, or set train.stop.steps or train.stop.tokens");
   }
@@ -187,7 +166,7 @@ std::string hash_of_this_program() {
 void meet(comm::Group& world, const Options& options, const Config& config) {
   world.set_deadline(kHandshakeSeconds);
   const std::string resolved = engine::canonical_json(config);
-  const int asked = options.ranks.ranks;
+  const int asked = options.where.how.ranks;
   comm::shake_hands(world,
                     {{"the program", hash_of_this_program(), ""},
                      {"the config", resolved, str(options.config, " with hash ", hash_of(resolved).substr(0, 16))},
@@ -203,11 +182,7 @@ train::RunSummary train_in_job(const Options& options, std::unique_ptr<comm::Gro
   const Config config = read_config(options);
   meet(*world, options, config);
   const int64_t ep_size = check(options, config, world->size());
-  if (uses_nccl(options)) {
-    comm::choose_devices(*world, options.devices);
-    world = comm::make_nccl_group(std::move(world));
-    world->set_name("world");
-  }
+  world = on_devices(std::move(world), options.where);
   comm::ProcessWatch watch(*world, {});
   const bool leads = world->rank() == 0;
   std::unique_ptr<train::RunDirectory> directory;
@@ -261,7 +236,7 @@ int report(const Options& options, const train::RunSummary& summary) {
 }
 
 int run(const Options& options) {
-  const RankPlan plan = plan_ranks(options.ranks);
+  const RankPlan plan = plan_ranks(options.where.how);
   if (plan.kind != RankPlan::Kind::fork) run_options(options);  // for what is wrong with them; forks use devices later
   if (plan.kind != RankPlan::Kind::start_mpirun) engine::catch_stop_signals();  // a launcher's come at any time
   const auto as_rank = [&](std::unique_ptr<comm::Group> world) {
@@ -273,7 +248,7 @@ int run(const Options& options) {
   switch (plan.kind) {
     case RankPlan::Kind::start_mpirun:
       check(options, read_config(options), plan.ranks);  // once, not by every rank
-      return start_mpirun(plan, options.ranks.print_launch);
+      return start_mpirun(plan, options.where.how.print_launch);
     case RankPlan::Kind::fork:
       return fork_ranks(plan, as_rank);
     case RankPlan::Kind::join:
@@ -293,20 +268,21 @@ void add_train(CommandLine& program) {
   command.add_option("--set", options->sets, "KEY=VALUE: another value for a config key; may be repeated");
   command.add_option("--run-dir", options->run_dir, "directory of the run (default: runs/NAME-DATE-TIME)");
   command.add_option("--name", options->name, "in place of the config's name");
-  command.add_option("--ranks", options->ranks.ranks, "ranks (default: 1, or those a launcher has started)").positive();
+  command.add_option("--ranks", options->where.how.ranks, "ranks (default: 1, or those a launcher has started)")
+      .positive();
   command
       .add_option(
-          "--transport", options->ranks.transport,
+          "--transport", options->where.how.transport,
           "between ranks: threads of this process (default); mpi: processes that mpirun starts; nccl: processes, "
           "each with a GPU of its own")
       .one_of({"threads", "mpi", "nccl"});
-  command.add_flag("--share-gpu", options->devices.shared,
+  command.add_flag("--share-gpu", options->where.share.shared,
                    "with --transport nccl: several ranks may use one GPU, for tests");
-  command.add_flag("--print-launch", options->ranks.print_launch,
+  command.add_flag("--print-launch", options->where.how.print_launch,
                    "with --transport mpi or nccl: only print the command");
-  command.add_option("--threads", options->ranks.threads, "threads of each rank (default: all processors, divided)")
+  command.add_option("--threads", options->where.how.threads, "threads of each rank (default: all processors, divided)")
       .positive();
-  add_device_option(command, options->device);
+  add_device_option(command, options->where.device);
   const Option resume =
       command.add_option("--resume", options->resume, "auto (default), must, never, or the path of a checkpoint");
   command

@@ -62,6 +62,8 @@ run_check nccl
 expect "ranks are 1, 2 and 4, and their losses agree" \
   '[[ $code == 0 && $(grep -c "nccl [124] ranks  *ok" <<<"$output") == 3 ]] &&
     [[ $(grep -c "training on [24] ranks, ep_size [124]  *ok" <<<"$output") == 5 ]]'
+expect "rows and collectives over GPUs are measured" \
+  '[[ $(grep -c "bench moe on [124] ranks*  *ok" <<<"$output") == 3 && $(grep -c "bench comm on [24] ranks  *ok" <<<"$output") == 2 ]]'
 settings=(LOSS=2.6)
 run_check nccl
 expect "losses that differ are a failure" '[[ $code == 1 && $output =~ "on 2 ranks, ep_size 2"\ +ok && $output =~ "on 4 ranks, ep_size 4"\ +FAILED ]]'

@@ -36,6 +36,7 @@ def test_comm():
     assert names == {"barrier", "broadcast", "all_reduce_sum", "all_reduce_max", "all_gather", "reduce_scatter_sum",
                      "all_gather_v", "all_to_all", "all_to_all_v"}, names
     assert all(row["seconds"] > 0 and row["transport"] == "threads" for row in rows), rows
+    assert "add --transport nccl" in run("bench", "comm", "--device", "cuda", code=2).stderr
 
 
 def test_generate():

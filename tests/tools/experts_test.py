@@ -235,8 +235,20 @@ def check_bench():
         assert len(loads) == 8 and not any(w["wrong_values"] for w in loads.values()), loads
         assert loads["balanced"]["overload"] == 1 and loads["hot rank"]["overload"] > 3, loads
         assert 1.3 < loads["idle rank"]["overload"] < 1.4, loads  # three ranks do the work of four
+    check_bench_on_a_gpu()
     result = json.loads(run("bench", "recording", "config.json", "--rounds", "2", "--json").stdout)
     assert result["step_seconds"] > 0 and result["trace_bytes_per_step"] > 2 * 2 * 512 * 2, result
+
+
+def check_bench_on_a_gpu():
+    small = ["bench", "moe", "--tokens", "48", "--hidden", "16", "--width", "16", "--steps", "1", "--json"]
+    assert "add --device cuda" in run(*small, "--transport", "nccl", code=2).stderr
+    result = subprocess.run([SWITCHYARD, *small, "--device", "cuda"], capture_output=True, text=True)
+    if result.returncode == 4:
+        print("bench moe was not run on a GPU: " + result.stderr.strip())
+        return
+    assert result.returncode == 0 and not any(w["wrong_values"] for w in json.loads(result.stdout)["workloads"]), result
+    assert "needs --transport nccl" in run(*small, "--device", "cuda", "--ranks", "2", code=2).stderr
 
 
 def check_page(report):
