@@ -39,7 +39,8 @@ int fork_ranks(const RankPlan& plan, const std::function<int(std::unique_ptr<com
 // rank 0 or, if that does not fail, by who does; the process ends with it.
 int join_mpi(const RankPlan& plan, const std::function<int(std::unique_ptr<comm::Group>)>& body);
 
-// All of it: runs body(world) on the ranks that the options ask for, or as the one that a launcher has started.
+// All of it: runs body(world) on the ranks that the options ask for, or as the one that a launcher has started. Ranks
+// that are threads fail by throwing; their codes are not looked at.
 int run_ranks(const RankOptions& options, const std::function<int(std::unique_ptr<comm::Group>)>& body);
 
 }  // namespace tools
