@@ -12,7 +12,10 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "engine/core/dispatch.h"
+#include "engine/core/tensor.h"
+#include "moe/routing_sums.h"
 
 namespace moe {
 
@@ -20,25 +23,37 @@ namespace moe {
 double switch_loss(std::span<const int64_t> tokens_per_expert, std::span<const double> probability_sums,
                    int64_t num_tokens);
 
-// d(L)/d(p[t,e]) = E * f_e / T for every token of the range, times `factor`.
-void switch_loss_gradient(std::span<const int64_t> tokens_per_expert, int64_t num_tokens, double factor,
-                          std::span<float> dprobabilities);
+// The same of one range's sums.
+ALWAYS_INLINE constexpr double switch_loss(const double* sums, int64_t E) {
+  const double *probability_sums = sums, *counts = sums + E, num_tokens = sums[2 * E + kCounted];
+  double choices = 0, product = 0;
+  for (int64_t e = 0; e < E; ++e) choices += counts[e];
+  if (choices == 0 || num_tokens == 0) return 0;
+  for (int64_t e = 0; e < E; ++e) product += counts[e] * probability_sums[e];
+  return static_cast<double>(E) * product / (choices * num_tokens);
+}
 
-// The counts and probabilities of all MoE layers of a model, for the loss of kind "hf".
-class AuxLossPool {
- public:
-  void begin_step(int64_t granules, int64_t experts);
-  // Adds one layer's range; complete when every layer's forward has run.
-  void add(int64_t granule, std::span<const int64_t> tokens_per_expert, std::span<const double> probability_sums,
-           int64_t num_tokens);
-  double loss(int64_t granule) const;
-  // d(L)/d(p[t,e]) times `factor`, the same for every token of every layer.
-  void gradient(int64_t granule, double factor, std::span<float> dprobabilities) const;
-
- private:
-  int64_t experts_ = 0;
-  std::vector<int64_t> tokens_per_expert_GE_, rows_G_;  // rows: tokens summed over layers
-  std::vector<double> probability_sums_GE_;
+// Adds the L of each sequence of a pass, in order, to its granule's kAuxLoss. Granules have as many sequences each.
+struct SequenceLosses {
+  double* granule_sums = nullptr;         // [G, routing_sums_width(E)]
+  const double* sequence_sums = nullptr;  // [G * sequences_per_granule, routing_sums_width(E)]
+  int64_t num_granules = 0, sequences_per_granule = 0, num_experts = 0;
+  engine::Device device = engine::Device::cpu;
 };
+void sequence_losses(const SequenceLosses& a);
+
+// dprobabilities[i,e] = factor * E * f_e / T: d(L)/d(p[t,e]) of every token of range i, times `factor`; 0 where nothing
+// was routed. Overwritten.
+struct SwitchLossGradient {
+  float* dprobabilities_NE = nullptr;
+  const double* sums = nullptr;      // [N, routing_sums_width(E)]: T, and n_e
+  const double* counts_E = nullptr;  // n_e of all ranges; null: each has its own
+  double factor = 0;
+  int64_t num_ranges = 0, num_experts = 0;
+  engine::Device device = engine::Device::cpu;
+};
+void switch_loss_gradient(const SwitchLossGradient& a);
+
+KERNEL(void sequence_losses(const SequenceLosses&); void switch_loss_gradient(const SwitchLossGradient&))
 
 }  // namespace moe

@@ -1,146 +1,173 @@
-// What MoeLayer records of a pass, and the gradients of its balance losses.
+// What MoeLayer records of a step, and the gradients of its balance losses.
 #include <algorithm>
+#include <utility>
 
 #include "engine/core/transfer.h"
 #include "moe/moe_layer.h"
 
 namespace moe {
 
+using engine::Device;
 using engine::DType;
 using engine::nn::Pass;
 
 namespace {
 
 template <class T>
-std::span<T> part(std::vector<T>& values, int64_t index, int64_t size) {
+std::span<const T> part(const std::vector<T>& values, int64_t index, int64_t size) {
   return {values.data() + index * size, static_cast<size_t>(size)};
 }
 
 }  // namespace
 
-RoutingSums MoeLayer::start_sums(const Pass& pass, const std::vector<int64_t>& offsets, std::vector<double>& sums) {
+void MoeLayer::begin_step() {
+  statistics_.clear();
+  const int64_t G = shared_.granules_per_step;
+  sums_GW_ = shared_.recorded.place<double>(G * sums_width());
+  dropped_G_ = shared_.recorded.place<int64_t>(G);
+  const Device device = sequence_sums_.device();
+  engine::set_zero(Tensor(sums_GW_, DType::f64, {G, sums_width()}, device));
+  engine::set_zero(Tensor(dropped_G_, DType::i64, {G}, device));
+  if (pooled() && index_ == 0) engine::set_zero(shared_.pooled_sums.view(DType::f64, G, sums_width()));
+}
+
+void MoeLayer::take_recorded() {
+  const double* sums_GW = shared_.recorded.host(std::exchange(sums_GW_, nullptr));
+  const int64_t* dropped_G = shared_.recorded.host(std::exchange(dropped_G_, nullptr));
+  statistics_.take(sums_GW, dropped_G);
+}
+
+void MoeLayer::begin_pass(const Pass& pass) {
+  if (expert_bias_) bias_E_ = bias_there_.of(expert_bias_->view().f32(), num_experts_);
+  chosen_there_ = nullptr;
+  if (shared_.observer != nullptr && sequence_sums_.device() == Device::cuda) place_choices(pass);
+  if (!pass.training) return;
+  counts_before_.assign(previous_counts_.begin(), previous_counts_.end());
+  counts_before_there_E_ =
+      counts_before_.empty() ? nullptr : counts_before_there_.of(counts_before_.data(), num_experts_);
+  if (places_ > 0) statistics_.rows += dispatcher_.num_places(pass, places_);
+}
+
+double* MoeLayer::sums_of(const Pass& pass, double* sums_GW) const {
+  return pass.granules.count == 0 ? sums_GW : sums_GW + pass.granule_numbers[0] * sums_width();
+}
+
+void MoeLayer::add_sums(const Pass& pass, const std::vector<int64_t>& offsets, double* sums) const {
   const int64_t T = pass.num_rows();
   const engine::Arena& arena = *pass.arena;
-  RoutingSums routing{.sums = sums.data(),
-                      .scores_TE = arena.view(scores_, T),
-                      .topk_idx_TK = arena.view(topk_idx_, T),
-                      .topk_weights_TK = arena.view(topk_weights_, T),
-                      .lse_T = arena.view(lse_, T),
-                      .entropy_T = arena.view(entropy_, T),
-                      .offsets = offsets.data(),
-                      .count = static_cast<int64_t>(offsets.size()) - 1,
-                      .divide = options_.scores == ScoreFunction::sigmoid};
-  if (routing.scores_TE.device == engine::Device::cuda) {
-    routing.block_sums =
-        dispatcher_.readback().place<double>(routing_blocks(routing) * routing_sums_width(num_experts_));
-  }
-  routing_sums(routing);
-  return routing;
+  routing_sums({.sums = sums,
+                .scores_TE = arena.view(scores_, T),
+                .topk_idx_TK = arena.view(topk_idx_, T),
+                .topk_weights_TK = arena.view(topk_weights_, T),
+                .lse_T = arena.view(lse_, T),
+                .entropy_T = arena.view(entropy_, T),
+                .offsets = offsets.data(),
+                .count = std::ssize(offsets) - 1,
+                .divide = options_.scores == ScoreFunction::sigmoid});
 }
 
-void MoeLayer::finish_sums(const RoutingSums& routing) {
-  if (routing.block_sums != nullptr) add_block_sums(routing, dispatcher_.readback().host(routing.block_sums));
-}
-
-void MoeLayer::start_recording(const Pass& pass) {
-  const size_t count = static_cast<size_t>(pass.granules.count);
-  const size_t width = static_cast<size_t>(routing_sums_width(num_experts_));
-  if (shared_.observer != nullptr) {
-    const ConstTensor topk_idx_TK = pass.arena->view(topk_idx_, pass.num_rows());
-    int32_t* there = dispatcher_.readback().place<int32_t>(topk_idx_TK.num_elements());
-    engine::copy(Tensor(there, DType::i32, {pass.num_rows(), slots_}, topk_idx_TK.device), topk_idx_TK);
-    chosen_there_ = there;
-  }
+void MoeLayer::record(const Pass& pass) {
+  record_choices(pass);
   if (!pass.training) return;
+  const int64_t count = pass.granules.count;
+  ENSURE(sums_GW_ != nullptr, "a training pass of a step that was not begun");
+  ENSURE(count == 0 || pass.granule_numbers[count - 1] == pass.granule_numbers[0] + count - 1,
+         "the granules of a pass have consecutive numbers");
   granule_offsets_.assign(pass.granules.offsets, pass.granules.offsets + count + 1);
-  granule_sums_.assign(count * width, 0.0);
-  for (size_t i = 0; i < count; ++i) statistics_.put(pass.granule_numbers[i], {&granule_sums_[i * width], width});
-  granule_routing_ = start_sums(pass, granule_offsets_, granule_sums_);
+  add_sums(pass, granule_offsets_, sums_of(pass, sums_GW_));
+  if (pooled()) add_sums(pass, granule_offsets_, sums_of(pass, shared_.pooled_sums.f64()));
   range_offsets_ = granule_offsets_;
-  if (config_.aux_loss_scope != "sequence") return;
+  if (!by_sequence() || count == 0) return;
   range_offsets_.clear();
   for (int64_t i = 0; i <= pass.num_sequences; ++i) range_offsets_.push_back(i * pass.seq_len);
-  range_sums_.assign(static_cast<size_t>(pass.num_sequences) * width, 0.0);
-  range_routing_ = start_sums(pass, range_offsets_, range_sums_);
+  const Tensor sequence_sums = sequence_sums_.view(DType::f64, pass.num_sequences, sums_width());
+  engine::set_zero(sequence_sums);
+  add_sums(pass, range_offsets_, sequence_sums.f64());
+  sequence_losses({.granule_sums = sums_of(pass, sums_GW_),
+                   .sequence_sums = sequence_sums.f64(),
+                   .num_granules = count,
+                   .sequences_per_granule = pass.num_sequences / count,
+                   .num_experts = num_experts_,
+                   .device = sequence_sums.device});
 }
 
-void MoeLayer::finish_recording(const Pass& pass) {
-  if (shared_.observer != nullptr) {
-    const int32_t* chosen = dispatcher_.readback().host(chosen_there_);
-    shared_.observer->routed(index_, pass, ConstTensor(chosen, DType::i32, {pass.num_rows(), slots_}));
-  }
-  if (!pass.training) return;
-  record_granules(pass);
-  if (config_.aux_loss_scope == "sequence") record_sequences(pass);
+// On a GPU choices come to the host with whatever comes next: those of a training step at its end, others with the
+// numbers of rows.
+void MoeLayer::place_choices(const Pass& pass) {
+  engine::Readback& readback = pass.training ? shared_.recorded : dispatcher_.readback();
+  chosen_there_ = readback.place<int32_t>(pass.num_rows() * slots_);
+  const ConstTensor chosen_TK(chosen_there_, DType::i32, {pass.num_rows(), slots_}, Device::cuda);
+  if (pass.training) shared_.choices.push_back({index_, pass, chosen_TK});
 }
 
-void MoeLayer::record_granules(const Pass& pass) {
-  const size_t width = static_cast<size_t>(routing_sums_width(num_experts_));
-  const int64_t* dropped = config_.capacity_factor ? dispatcher_.readback().host(dropped_) : nullptr;
-  finish_sums(granule_routing_);
-  for (size_t i = 0; i < static_cast<size_t>(pass.granules.count); ++i) {
-    const int64_t number = pass.granule_numbers[i];
-    const size_t g = static_cast<size_t>(number);
-    statistics_.take(number, {&granule_sums_[i * width], width});
-    if (dropped != nullptr) statistics_.dropped_G[g] += dropped[i];
-    if (config_.aux_loss_scope == "sequence" || config_.aux_loss_kind != "hf") continue;
-    shared_.pool.add(number, part(statistics_.tokens_per_expert_GE, number, num_experts_),
-                     part(statistics_.probability_sums_GE, number, num_experts_), statistics_.counted_G[g]);
-  }
-}
-
-// Balance is measured on each sequence: the ranges are the sequences, and a granule's loss is the sum of theirs.
-void MoeLayer::record_sequences(const Pass& pass) {
-  const int64_t E = num_experts_;
-  const size_t count = static_cast<size_t>(pass.num_sequences), width = static_cast<size_t>(routing_sums_width(E));
-  finish_sums(range_routing_);
-  range_counts_.resize(count);
-  sequence_counts_.resize(count * static_cast<size_t>(E));
-  for (size_t i = 0, granule = 0; i < count; ++i) {
-    while (range_offsets_[i + 1] > pass.granules.offsets[granule + 1]) ++granule;
-    double* sums = &range_sums_[i * width];
-    const std::span<int64_t> counts = part(sequence_counts_, static_cast<int64_t>(i), E);
-    for (size_t e = 0; e < counts.size(); ++e) counts[e] = static_cast<int64_t>(sums[static_cast<size_t>(E) + e]);
-    range_counts_[i] = static_cast<int64_t>(sums[2 * E + kCounted]);
-    statistics_.aux_sums_G[static_cast<size_t>(pass.granule_numbers[granule])] +=
-        switch_loss(counts, {sums, static_cast<size_t>(E)}, range_counts_[i]);
+void MoeLayer::record_choices(const Pass& pass) {
+  const ConstTensor topk_idx_TK = pass.arena->view(topk_idx_, pass.num_rows());
+  if (chosen_there_ != nullptr) {
+    engine::copy(Tensor(chosen_there_, DType::i32, {pass.num_rows(), slots_}, Device::cuda), topk_idx_TK);
+  } else if (shared_.observer != nullptr) {
+    shared_.observer->routed(index_, pass, topk_idx_TK);
   }
 }
 
-void MoeLayer::balance_gradient(const Pass& pass) {
-  const size_t E = static_cast<size_t>(num_experts_), ranges = range_offsets_.size() - 1;
-  dprobabilities_.resize(ranges * E);
-  z_factors_.resize(ranges);
+void MoeLayer::show_choices(const Pass& pass) {
+  if (pass.training || chosen_there_ == nullptr) return;
+  const int32_t* chosen = dispatcher_.readback().host(chosen_there_);
+  shared_.observer->routed(index_, pass, ConstTensor(chosen, DType::i32, {pass.num_rows(), slots_}));
+}
+
+BalanceGradient MoeLayer::balance_gradient(const Pass& pass) {
+  const int64_t ranges = std::ssize(range_offsets_) - 1;
+  BalanceGradient balance{.offsets = offsets_there_.of(range_offsets_.data(), ranges + 1), .count = ranges};
   const double G = static_cast<double>(pass.granules_per_step);
-  for (size_t i = 0, granule = 0; i < ranges; ++i) {
-    while (range_offsets_[i + 1] > pass.granules.offsets[granule + 1]) ++granule;
-    const int64_t g = pass.granule_numbers[granule], tokens = pass.granule_counted[granule];
-    const std::span<float> out{dprobabilities_.data() + i * E, E};
-    z_factors_[i] = static_cast<float>(config_.z_loss_coef / (G * static_cast<double>(tokens)));
-    if (config_.aux_loss_scope == "sequence") {
-      const double sequences = G * static_cast<double>(pass.sequences_per_granule);
-      switch_loss_gradient({sequence_counts_.data() + i * E, E}, range_counts_[i], config_.aux_loss_coef / sequences,
-                           out);
-    } else if (config_.aux_loss_kind == "hf") {
-      shared_.pool.gradient(g, config_.aux_loss_coef / G, out);
-    } else if (config_.aux_loss_scope == "global" && !previous_counts_.empty()) {
-      switch_loss_gradient(previous_counts_, tokens, config_.aux_loss_coef / G, out);
-    } else {
-      switch_loss_gradient(part(statistics_.tokens_per_expert_GE, g, num_experts_), tokens, config_.aux_loss_coef / G,
-                           out);
+  if (config_.z_loss_coef > 0) {
+    z_factors_.resize(static_cast<size_t>(ranges));
+    for (size_t i = 0, granule = 0; i < z_factors_.size(); ++i) {
+      while (range_offsets_[i + 1] > pass.granules.offsets[granule + 1]) ++granule;
+      z_factors_[i] =
+          static_cast<float>(config_.z_loss_coef / (G * static_cast<double>(pass.granule_counted[granule])));
     }
+    balance.z_factors = z_factors_there_.of(z_factors_.data(), ranges);
   }
+  if (config_.aux_loss_coef > 0) {
+    const Tensor dprobabilities = dprobabilities_.view(DType::f32, ranges, num_experts_);
+    const double means = by_sequence() ? G * static_cast<double>(pass.sequences_per_granule) : G;
+    double* all_sums = pooled() ? shared_.pooled_sums.f64() : sums_GW_;
+    switch_loss_gradient({.dprobabilities_NE = dprobabilities.f32(),
+                          .sums = by_sequence() ? sequence_sums_.f64() : sums_of(pass, all_sums),
+                          .counts_E = config_.aux_loss_scope == "global" ? counts_before_there_E_ : nullptr,
+                          .factor = config_.aux_loss_coef * (pooled() ? static_cast<double>(slots_) : 1.0) / means,
+                          .num_ranges = ranges,
+                          .num_experts = num_experts_,
+                          .device = dprobabilities.device});
+    balance.dprobabilities = dprobabilities.f32();
+  }
+  return balance;
 }
 
 double MoeLayer::aux_loss(int64_t granule) {
   const size_t g = static_cast<size_t>(granule);
-  if (config_.aux_loss_kind == "hf") return shared_.pool.loss(granule);
-  if (config_.aux_loss_scope == "sequence") return statistics_.aux_sums_G[g];
-  const std::span<double> sums = part(statistics_.probability_sums_GE, granule, num_experts_);
+  if (by_sequence()) return statistics_.aux_sums_G[g];
   const bool global = config_.aux_loss_scope == "global" && !previous_counts_.empty();
   return switch_loss(global ? std::span<const int64_t>(previous_counts_)
                             : part(statistics_.tokens_per_expert_GE, granule, num_experts_),
-                     sums, statistics_.counted_G[g]);
+                     part(statistics_.probability_sums_GE, granule, num_experts_), statistics_.counted_G[g]);
+}
+
+double pooled_aux_loss(std::span<MoeLayer* const> layers, int64_t granule, int64_t slots) {
+  std::vector<int64_t> counts;
+  std::vector<double> probability_sums;
+  int64_t rows = 0;
+  for (MoeLayer* layer : layers) {
+    const LoadStatistics& load = layer->statistics();
+    const size_t E = static_cast<size_t>(load.num_experts), first = static_cast<size_t>(granule) * E;
+    counts.resize(E), probability_sums.resize(E);
+    for (size_t e = 0; e < E; ++e) {
+      counts[e] += load.tokens_per_expert_GE[first + e];
+      probability_sums[e] += load.probability_sums_GE[first + e];
+    }
+    rows += load.counted_G[static_cast<size_t>(granule)];
+  }
+  return static_cast<double>(slots) * switch_loss(counts, probability_sums, rows);
 }
 
 void MoeLayer::finish_step(std::span<const int64_t> tokens_per_expert) {

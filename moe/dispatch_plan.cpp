@@ -37,6 +37,9 @@ DispatchPlan::DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert,
       rank_of_expert_(std::move(rank_of_expert)),
       device_(device),
       all_lists_there_(device),
+      position_there_(device),
+      row_tokens_there_(device),
+      return_order_there_(device),
       readback_(device) {
   std::vector<int32_t> experts_of(static_cast<size_t>(ep.size()));
   for (int32_t rank : rank_of_expert_) local_expert_.push_back(experts_of[static_cast<size_t>(rank)]++);
@@ -47,6 +50,14 @@ DispatchPlan::DispatchPlan(comm::Group& ep, std::vector<int32_t> rank_of_expert,
     if (rank_of_expert_[e] == ep.rank()) chunk_of_local_.push_back(chunk_of_expert_.back());
   }
   const size_t ranks = static_cast<size_t>(ep.size());
+  experts_in_.resize(static_cast<size_t>(chunks_) * ranks), position_E_.resize(rank_of_expert_.size());
+  const auto part_of = [&](size_t e) {
+    return static_cast<size_t>(chunk_of_expert_[e]) * ranks + static_cast<size_t>(rank_of_expert_[e]);
+  };
+  for (size_t e = 0; e < rank_of_expert_.size(); ++e) ++experts_in_[part_of(e)];
+  std::vector<int32_t> next(experts_in_.size());
+  std::exclusive_scan(experts_in_.begin(), experts_in_.end(), next.begin(), 0);
+  for (size_t e = 0; e < rank_of_expert_.size(); ++e) position_E_[e] = next[part_of(e)]++;
   rows_sent_.resize(ranks), rows_received_.resize(ranks);
   granule_bases_.resize(ranks + 1);
   counts_sent_.resize(2 * ranks), counts_received_.resize(2 * ranks);
@@ -59,11 +70,15 @@ int64_t DispatchPlan::chunk_of(int64_t local_expert, int64_t num_local) const {
   return chunk;
 }
 
-void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
-  if (orders_on_device()) {
-    for (engine::Buffer* list : {&tokens_device_, &pairs_device_, &rows_device_}) {
-      *list = engine::Buffer(max_rows * slots_ * 4, device_);
+void DispatchPlan::reserve(int64_t max_rows, int64_t expected, int64_t taken_places) {
+  if (orders_on_device() || taken_places > 0) {
+    const int64_t pairs = max_rows * slots_;
+    for (engine::Buffer* list : {&tokens_device_, &pairs_device_}) {
+      *list = engine::Buffer(std::max(pairs, taken_places) * 4, device_);
     }
+    rows_device_ = engine::Buffer(pairs * 4, device_);
+  }
+  if (orders_on_device()) {
     offsets_device_ = engine::Buffer((num_local_experts_ + 1) * 8, device_);
     return;
   }
@@ -87,7 +102,9 @@ void DispatchPlan::reserve(int64_t max_rows, int64_t expected) {
   sent_places_TK_.reserve(static_cast<size_t>(max_rows * slots_));
 }
 
-void DispatchPlan::start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) {
+void DispatchPlan::start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, int64_t places) {
+  places_ = device_ == engine::Device::cuda ? places : 0;
+  if (places_ > 0) return order_by_capacity(pass, topk_idx_TK);
   if (orders_on_device()) return order_on_device(pass, topk_idx_TK);
   ENSURE(device_ == engine::Device::cpu || std::string_view(ep_.transport()) == "nccl",
          "rows on GPUs go by NCCL, not by ", ep_.transport());
@@ -98,7 +115,7 @@ void DispatchPlan::start_route(const engine::nn::Pass& pass, ConstTensor topk_id
 }
 
 void DispatchPlan::finish_route() {
-  if (orders_on_device()) take_numbers();
+  if (orders_on_device() && places_ == 0) take_numbers();
 }
 
 void DispatchPlan::list_sent(ConstTensor topk_idx_TK, const engine::nn::Pass& pass) {
@@ -136,18 +153,17 @@ void DispatchPlan::list_sent(ConstTensor topk_idx_TK, const engine::nn::Pass& pa
     }
     rows_sent_[static_cast<size_t>(rank)] = static_cast<int64_t>(tokens_by_rank_.size() - first);
   }
-  sent_.finish(places_), home_.finish(pair_places_);
+  sent_.finish(next_rows_), home_.finish(next_pairs_);
   sent_tokens_.resize(tokens_by_rank_.size());
-  if (ep_.size() > 1)
-    sent_places_TK_.assign(static_cast<size_t>(T * slots_), static_cast<int32_t>(sent_.total() * slots_));
+  if (ep_.size() > 1) sent_places_TK_.assign(static_cast<size_t>(T * slots_), -1);
   size_t i = 0;
   for (int rank = 0; rank < ep_.size(); ++rank) {
     for (const size_t end = i + static_cast<size_t>(rows_sent_[static_cast<size_t>(rank)]); i < end; ++i) {
       const int64_t t = tokens_by_rank_[i];
-      const int64_t place = places_[static_cast<size_t>(chunks_by_rank_[i] * ep_.size() + rank)]++;
+      const int64_t place = next_rows_[static_cast<size_t>(chunks_by_rank_[i] * ep_.size() + rank)]++;
       sent_tokens_[static_cast<size_t>(place)] = static_cast<int32_t>(t);
       each_pair_of(t, rank, [&](int64_t k, size_t expert) {
-        int64_t& home = pair_places_[static_cast<size_t>(chunk_of_expert_[expert] * ep_.size() + rank)];
+        int64_t& home = next_pairs_[static_cast<size_t>(chunk_of_expert_[expert] * ep_.size() + rank)];
         home_rows_TK_[static_cast<size_t>(t * slots_ + k)] = static_cast<int32_t>(home++);
         if (ep_.size() > 1) {
           sent_places_TK_[static_cast<size_t>(t * slots_ + k)] = static_cast<int32_t>(place * slots_ + k);
@@ -222,7 +238,7 @@ void DispatchPlan::sort_received() {
     for (int64_t i = 0; i < rows_received_[static_cast<size_t>(rank)]; ++i)
       ++received_.count(received_chunks_[m++], rank);
   }
-  received_.finish(places_), returned_.finish(pair_places_);
+  received_.finish(next_rows_), returned_.finish(next_pairs_);
   int64_t next = 0;
   for (int64_t e = 0; e < num_local_experts_; ++e) {
     offset(e, 0) = offsets_e_[static_cast<size_t>(e)] = next;
@@ -241,12 +257,12 @@ void DispatchPlan::sort_received() {
   each_received_pair([&](int64_t rank, int64_t token, int64_t k, int64_t e, int64_t g) {
     if (token != last) {
       last = token;
-      place = places_[static_cast<size_t>(received_chunks_[static_cast<size_t>(token)] * ranks + rank)]++;
+      place = next_rows_[static_cast<size_t>(received_chunks_[static_cast<size_t>(token)] * ranks + rank)]++;
     }
     const int64_t row = offset(e, g + 1)++;
     row_tokens_R_[static_cast<size_t>(row)] = static_cast<int32_t>(place);
     row_pairs_R_[static_cast<size_t>(row)] = static_cast<int32_t>(place * slots_ + k);
-    int64_t& back = pair_places_[static_cast<size_t>(chunk_of_local_[static_cast<size_t>(e)] * ranks + rank)];
+    int64_t& back = next_pairs_[static_cast<size_t>(chunk_of_local_[static_cast<size_t>(e)] * ranks + rank)];
     return_order_[static_cast<size_t>(back++)] = static_cast<int32_t>(row);
     if (ranks > 1) rows_MK_[static_cast<size_t>(place * slots_ + k)] = static_cast<int32_t>(row);
   });

@@ -69,11 +69,13 @@ void DispatchPlan::publish_lists() {
                                                                            {lists_.return_order, return_order_},
                                                                            {lists_.rows_MK, rows_MK_}};
   for (auto& [there, list] : lists) there = list.data();
+  lists_.sent_slots = lists_.sent_tokens;
   if (device_ == engine::Device::cpu) return;
   all_lists_.clear();
   for (auto& [there, list] : lists) all_lists_.insert(all_lists_.end(), list.begin(), list.end());
   const int32_t* next = all_lists_there_.of(all_lists_.data(), std::ssize(all_lists_));
   for (auto& [there, list] : lists) there = std::exchange(next, next + list.size());
+  lists_.sent_slots = lists_.sent_tokens;
 }
 
 }  // namespace moe

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "moe/routing_sums.h"
@@ -31,28 +30,22 @@ struct LoadStatistics {
     rows = 0;
   }
 
-  // A granule's sums in the layout of routing_sums.h, there and back.
-  void put(int64_t granule, std::span<double> sums) const {
-    const size_t g = static_cast<size_t>(granule), E = static_cast<size_t>(num_experts);
-    for (size_t e = 0; e < E; ++e) {
-      sums[e] = probability_sums_GE[g * E + e];
-      sums[E + e] = static_cast<double>(tokens_per_expert_GE[g * E + e]);
+  // Of every granule, [G, routing_sums_width(E)] and [G].
+  void take(const double* sums_GW, const int64_t* dropped) {
+    const size_t E = static_cast<size_t>(num_experts);
+    for (size_t g = 0; g < counted_G.size(); ++g, sums_GW += routing_sums_width(num_experts)) {
+      for (size_t e = 0; e < E; ++e) {
+        probability_sums_GE[g * E + e] = sums_GW[e];
+        tokens_per_expert_GE[g * E + e] = static_cast<int64_t>(sums_GW[E + e]);
+      }
+      const double* others = sums_GW + 2 * E;
+      counted_G[g] = static_cast<int64_t>(others[kCounted]);
+      z_sums_G[g] = others[kSquaredLse];
+      entropy_sums_G[g] = others[kEntropy];
+      first_weight_sums_G[g] = others[kFirstWeight];
+      aux_sums_G[g] = others[kAuxLoss];
+      dropped_G[g] = dropped[g];
     }
-    sums[2 * E + kCounted] = static_cast<double>(counted_G[g]);
-    sums[2 * E + kSquaredLse] = z_sums_G[g];
-    sums[2 * E + kEntropy] = entropy_sums_G[g];
-    sums[2 * E + kFirstWeight] = first_weight_sums_G[g];
-  }
-  void take(int64_t granule, std::span<const double> sums) {
-    const size_t g = static_cast<size_t>(granule), E = static_cast<size_t>(num_experts);
-    for (size_t e = 0; e < E; ++e) {
-      probability_sums_GE[g * E + e] = sums[e];
-      tokens_per_expert_GE[g * E + e] = static_cast<int64_t>(sums[E + e]);
-    }
-    counted_G[g] = static_cast<int64_t>(sums[2 * E + kCounted]);
-    z_sums_G[g] = sums[2 * E + kSquaredLse];
-    entropy_sums_G[g] = sums[2 * E + kEntropy];
-    first_weight_sums_G[g] = sums[2 * E + kFirstWeight];
   }
 
   // What ranks add up.
@@ -74,7 +67,8 @@ struct LoadStatistics {
   std::vector<double> z_sums_G;               // sum of lse^2
   std::vector<double> entropy_sums_G;         // of the router's softmax, nats
   std::vector<double> first_weight_sums_G;    // of the first choice
-  int64_t rows = 0;                           // at this rank's experts; never added up over ranks
+  // At this rank's experts, places that nobody takes among them; never added up over ranks.
+  int64_t rows = 0;
 };
 
 }  // namespace moe

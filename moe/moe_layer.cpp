@@ -67,6 +67,9 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
       num_experts_(config.num_experts),
       slots_(config.num_experts_per_tok),
       hidden_size_(config.hidden_size),
+      places_(store.device() == engine::Device::cuda && config_.capacity_factor
+                  ? expert_capacity(shared.granule_rows, slots_, num_experts_, *config_.capacity_factor)
+                  : 0),
       storage_(store.activations()),
       shared_(shared),
       index_(shared.num_layers++),
@@ -81,8 +84,10 @@ MoeLayer::MoeLayer(const engine::ModelConfig& config, int64_t layer, engine::nn:
       experts_(config, layer, store,
                experts_on_rank(shared.placement.layer(index_, config.num_experts, ep.size()), ep.rank())),
       statistics_(shared.granules_per_step, config.num_experts),
+      sequence_sums_(store.device()),
+      dprobabilities_(store.device()),
       offsets_there_(store.device()),
-      dprobabilities_there_(store.device()),
+      counts_before_there_(store.device()),
       z_factors_there_(store.device()),
       bias_there_(store.device()) {
   if (config.n_shared_experts > 0) {
@@ -125,8 +130,11 @@ void MoeLayer::plan(engine::ArenaPlan& plan, int64_t max_rows) {
     dshared_logit_ = plan.scratch("dshared_logit_T", plan.activations(), {max_rows, 1});
     shared_expert_->plan(plan, max_rows);
   }
-  dispatcher_.reserve(max_rows, shared_.recv_headroom);
-  experts_.reserve(dispatcher_.expected_rows(max_rows, shared_.recv_headroom), shared_.workspace);
+  const TokenDispatcher::PassSize size{.max_rows = max_rows,
+                                       .headroom = shared_.recv_headroom,
+                                       .places = places_ > 0 ? max_rows / shared_.granule_rows * places_ : 0};
+  dispatcher_.reserve(size);
+  experts_.reserve(dispatcher_.expected_rows(size), shared_.workspace);
   limit_room();
 }
 
@@ -180,7 +188,8 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
     }
     gate_.forward(routed_TD, arena.view(logits_, T));
     ConstTensor bias_E = expert_bias_ ? expert_bias_->view() : ConstTensor();
-    if (expert_bias_) bias_E.data = bias_there_.of(bias_E.f32(), num_experts_);
+    ENSURE(!expert_bias_ || bias_E_ != nullptr, "a pass that was not begun");
+    if (expert_bias_) bias_E.data = bias_E_;
     router_forward({.scores_TE = arena.view(scores_, T),
                     .topk_weights_TK = topk_weights_TK,
                     .topk_idx_TK = topk_idx_TK,
@@ -191,7 +200,7 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
                     .counted = pass.counted,
                     .first_row = pass.first_row,
                     .options = options_});
-    start_recording(pass);
+    record(pass);
     if (pass.training && config_.capacity_factor) topk_idx_TK = drop(pass, topk_idx_TK, topk_weights_TK);
   }
   const Tensor shared_TD = start_experts(pass, x_TD, topk_idx_TK);
@@ -217,19 +226,20 @@ void MoeLayer::forward(const Pass& pass, ConstTensor x_TD, Tensor y_TD) {
 // Sends the rows on their way, and returns what the shared expert adds: it computes while they travel or, where one GPU
 // has them all, while the host waits for their number.
 Tensor MoeLayer::start_experts(const Pass& pass, ConstTensor x_TD, ConstTensor topk_idx_TK) {
-  const bool early = dispatcher_.can_permute_early();
+  bool early = false;
   Tensor shared_TD;
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
-    dispatcher_.start_route(pass, topk_idx_TK);
+    dispatcher_.start_route(pass, topk_idx_TK, pass.training ? places_ : 0);
+    early = dispatcher_.can_permute_early();
     if (early) dispatcher_.permute_early(x_TD, experts_.input(topk_idx_TK.num_elements()));
   }
   if (early) shared_TD = shared_expert_forward(pass, x_TD);
   {
     Profiler::Scope time(*pass.profiler, "dispatch");
     dispatcher_.finish_route();
-    finish_recording(pass);
-    if (pass.training) statistics_.rows += dispatcher_.num_rows();
+    show_choices(pass);
+    if (pass.training && places_ == 0) statistics_.rows += dispatcher_.num_rows();
     limit_room();
     if (!early) dispatcher_.start_dispatch(x_TD);
   }
@@ -245,15 +255,13 @@ Tensor MoeLayer::drop(const Pass& pass, ConstTensor topk_idx_TK, ConstTensor top
   for (int64_t g = 0; g < pass.granules.count; ++g) {
     capacities_.push_back(expert_capacity(pass.granule_counted[g], slots_, num_experts_, *config_.capacity_factor));
   }
-  int64_t* dropped = dispatcher_.readback().place<int64_t>(pass.granules.count);
   drop_over_capacity({.topk_idx_TK = kept_idx_TK,
                       .topk_weights_TK = topk_weights_TK,
-                      .dropped = dropped,
+                      .dropped = pass.granules.count > 0 ? dropped_G_ + pass.granule_numbers[0] : nullptr,
                       .granules = pass.granules,
                       .capacities = capacities_.data(),
                       .num_experts = num_experts_,
                       .by_weight = config_.drop_policy == "probs"});
-  dropped_ = dropped;
   return kept_idx_TK;
 }
 
@@ -322,21 +330,13 @@ void MoeLayer::backward(const Pass& pass, ConstTensor x_TD, ConstTensor dy_TD, T
     dispatcher_.weights_backward(dy_TD, experts_.output(), dweights_TK);
   }
   Profiler::Scope time(*pass.profiler, "router");
-  balance_gradient(pass);
-  const bool balanced = config_.aux_loss_coef > 0 || config_.z_loss_coef > 0;
-  const int64_t ranges = static_cast<int64_t>(range_offsets_.size()) - 1;
-  const float* dprobabilities = config_.aux_loss_coef > 0 ? dprobabilities_.data() : nullptr;
-  const float* z_factors = config_.z_loss_coef > 0 ? z_factors_.data() : nullptr;
   router_backward({.dlogits_TE = dlogits_TE,
                    .dtopk_weights_TK = dweights_TK,
                    .scores_TE = arena.view(scores_, T),
                    .topk_idx_TK = arena.view(topk_idx_, T),
                    .logits_TE = arena.view(logits_, T),
                    .lse_T = arena.view(lse_, T),
-                   .balance = {.offsets = offsets_there_.of(range_offsets_.data(), ranges + 1),
-                               .count = balanced ? ranges : 0,
-                               .dprobabilities = dprobabilities_there_.of(dprobabilities, ranges * num_experts_),
-                               .z_factors = z_factors_there_.of(z_factors, ranges)},
+                   .balance = balance_gradient(pass),
                    .options = options_});
   if (routes_a_copy()) {
     Tensor drouted_TD = arena.view(drouted_, T), routed_TD = arena.view(routed_input_, T);

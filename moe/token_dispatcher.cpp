@@ -1,10 +1,10 @@
 #include "moe/token_dispatcher.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "engine/core/error.h"
-#include "engine/core/transfer.h"
 #include "moe/expert_placement.h"
 #include "moe/permute.h"
 
@@ -32,22 +32,31 @@ TokenDispatcher::TokenDispatcher(comm::Group& ep, int64_t num_experts, int64_t s
   ENSURE(chunks >= 1 && chunks <= kMostChunks, "rows travel in ", chunks, " chunks but at most ", kMostChunks);
 }
 
-int64_t TokenDispatcher::expected_rows(int64_t max_rows, double headroom) const {
-  return static_cast<int64_t>(static_cast<double>(max_rows * slots_) * (ep_.size() == 1 ? 1.0 : headroom));
+int64_t TokenDispatcher::expected_rows(const PassSize& size) const {
+  if (size.places > 0) return plan_.num_local_experts() * ep_.size() * size.places;
+  return static_cast<int64_t>(static_cast<double>(size.max_rows * slots_) * (ep_.size() == 1 ? 1.0 : size.headroom));
 }
 
-void TokenDispatcher::reserve(int64_t max_rows, double headroom) {
-  const int64_t ranks = ep_.size(), sent = max_rows * std::min(slots_, ranks);
-  const int64_t expected = expected_rows(max_rows, headroom);
-  plan_.reserve(max_rows, expected);
+int64_t TokenDispatcher::num_places(const engine::nn::Pass& pass, int64_t places) const {
+  const int64_t granules = ep_.size() == 1
+                               ? pass.granules.count
+                               : std::accumulate(pass.ep_granules.begin(), pass.ep_granules.end(), int64_t{0});
+  return plan_.num_local_experts() * granules * places;
+}
+
+void TokenDispatcher::reserve(const PassSize& size) {
+  const int64_t ranks = ep_.size(), expected = expected_rows(size), places = size.places * plan_.num_experts();
+  const int64_t sent = places > 0 ? places : size.max_rows * std::min(slots_, ranks);
+  const int64_t home = places > 0 ? places : size.max_rows * slots_, slots_sent = places > 0 ? 1 : slots_;
+  plan_.reserve(size.max_rows, expected, places);
   row_scales_.reserve(DType::f32, expected, 1);
   if (ranks == 1) return;
   send_buffer_.reserve(storage_, sent, hidden_size_);
-  home_buffer_.reserve(storage_, max_rows * slots_, hidden_size_);
+  home_buffer_.reserve(storage_, home, hidden_size_);
   recv_buffer_.reserve(storage_, expected, hidden_size_);
   return_buffer_.reserve(storage_, expected, hidden_size_);
-  weights_send_.reserve(DType::f32, sent + 1, slots_);
-  weights_recv_.reserve(DType::f32, expected, slots_);
+  weights_send_.reserve(DType::f32, sent, slots_sent);
+  weights_recv_.reserve(DType::f32, expected, slots_sent);
 }
 
 int64_t TokenDispatcher::growths() const {
@@ -127,9 +136,11 @@ void TokenDispatcher::finish_dispatch_backward(Tensor dx_TD) {
 void TokenDispatcher::start_combine_backward(ConstTensor dy_TD, ConstTensor weights_TK) {
   ConstTensor weights_MK = weights_TK;
   if (ep_.size() > 1) {
-    Tensor send = weights_send_.view(DType::f32, plan_.sent().total(), slots_);
-    Tensor recv = weights_recv_.view(DType::f32, plan_.received().total(), slots_);
-    permute({.y_ND = send, .x_TD = weights_TK, .rows = plan_.sent_tokens()});
+    const int64_t K = plan_.slots_sent();
+    Tensor send = weights_send_.view(DType::f32, plan_.sent().total(), K);
+    Tensor recv = weights_recv_.view(DType::f32, plan_.received().total(), K);
+    const ConstTensor weights(weights_TK.data, DType::f32, {weights_TK.num_elements() / K, K}, weights_TK.device);
+    permute({.y_ND = send, .x_TD = weights, .rows = plan_.sent_slots()});
     for (int64_t c = 0; c < num_chunks(); ++c) {
       combining_[static_cast<size_t>(c)] = exchange(c, plan_.received(), recv, plan_.sent(), send);
     }
@@ -151,16 +162,13 @@ void TokenDispatcher::weights_backward(ConstTensor dy_TD, ConstTensor expert_out
     return unpermute_weights_backward(
         {.dweights_TK = dweights_TK, .dy_TD = dy_TD, .x_ND = expert_out_RD, .rows_TK = plan_.home_rows_TK()});
   }
-  Tensor dweights_MK = weights_recv_.view(DType::f32, plan_.received().total(), slots_);
-  const int64_t sent = plan_.sent().total();
-  Tensor home = weights_send_.view(DType::f32, sent + 1, slots_);  // the last row: zeros for what went nowhere
+  Tensor dweights_MK = weights_recv_.view(DType::f32, plan_.received().total(), plan_.slots_sent());
+  Tensor home = weights_send_.view(DType::f32, plan_.sent().total(), plan_.slots_sent());
   unpermute_weights_backward(
       {.dweights_TK = dweights_MK, .dy_TD = tokens_MD_, .x_ND = expert_out_RD, .rows_TK = plan_.rows_MK()});
   for (int64_t c = 0; c < num_chunks(); ++c) {
-    dispatching_[static_cast<size_t>(c)] =
-        exchange(c, plan_.sent(), home.slice_rows(0, sent), plan_.received(), dweights_MK);
+    dispatching_[static_cast<size_t>(c)] = exchange(c, plan_.sent(), home, plan_.received(), dweights_MK);
   }
-  engine::set_zero(home.slice_rows(sent, 1));
   for (Work& work : dispatching_) work.wait();
   // each (t, k) comes from the rank that has its expert
   const auto numbers = [](Tensor t) { return Tensor(t.data, DType::f32, {t.num_elements(), 1}, t.device); };

@@ -32,21 +32,33 @@ class TokenDispatcher {
                   std::vector<int32_t> rank_of_expert = {}, int64_t chunks = 1,
                   engine::Device device = engine::Device::cpu, engine::DType storage = engine::DType::f32);
 
-  // Rows of this rank's experts in passes of max_rows rows on every rank with an even load times `headroom`; one rank
-  // gets what it has.
-  int64_t expected_rows(int64_t max_rows, double headroom) const;
+  // What a pass may come to: so many rows on every rank and, where experts have places (dispatch_plan.h), so many
+  // places of each.
+  struct PassSize {
+    int64_t max_rows = 0;
+    double headroom = 1;  // over an even load
+    int64_t places = 0;   // of an expert, for all granules of a rank
+  };
+  // Rows of this rank's experts with an even load times the headroom, or of all their places; one rank gets what it
+  // has.
+  int64_t expected_rows(const PassSize& size) const;
   // Memory for that.
-  void reserve(int64_t max_rows, double headroom);
+  void reserve(const PassSize& size);
 
   // The routing of one pass; collective. Afterwards num_rows(), offsets() and granule_offsets() describe the rows
   // of this rank's experts. A topk_idx of -1 goes nowhere. What was placed in readback() before has come to the host.
+  // With `places` experts on a GPU have so many for each granule, and the host does not wait: see dispatch_plan.h.
   void route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) { start_route(pass, topk_idx_TK), finish_route(); }
   // On a GPU the numbers come to the host between the two. Where can_permute_early(), the forward pass may already take
   // its rows: expert_in has room for T * K, and those behind the last are zeros. finish_dispatch() then has nothing to
   // do.
-  void start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK) { plan_.start_route(pass, topk_idx_TK); }
+  void start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, int64_t places = 0) {
+    plan_.start_route(pass, topk_idx_TK, places);
+  }
   void finish_route() { plan_.finish_route(); }
-  bool can_permute_early() const { return plan_.orders_on_device(); }
+  // Of this rank's experts in a pass, with so many of each for every granule.
+  int64_t num_places(const engine::nn::Pass& pass, int64_t places) const;
+  bool can_permute_early() const { return plan_.orders_on_device() && plan_.waits(); }  // after start_route()
   void permute_early(ConstTensor x_TD, Tensor expert_in_ND);
   engine::Readback& readback() { return plan_.readback(); }
   int64_t num_rows() const { return plan_.num_rows(); }                       // R

@@ -138,7 +138,7 @@ struct Bench {
     experts.emplace(config, 0, store, local);
     store.commit(1, false);
     store.initialize(1);
-    dispatcher.reserve(2 * o.tokens, group.size());
+    dispatcher.reserve({.max_rows = 2 * o.tokens, .headroom = static_cast<double>(group.size())});
     experts->reserve(2 * o.tokens * o.slots, workspace);
   }
 

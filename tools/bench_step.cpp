@@ -94,6 +94,7 @@ Measured measure(const Config& config, const Options& options, comm::ParallelGro
     result.waited = (waits.seconds - waits_before.seconds) / static_cast<double>(options.steps);
     trainer.model().profiler().clear();
     trainer.model().profiler().wait_for_device();
+    trainer.pass_graphs().stop();
     for (int64_t step = 0; step < options.steps; ++step) trainer.train_step(step * config.sequences_per_step(), read);
   }
   if (device == Device::cpu && groups.world->rank() == 0) result.heap = heap_bytes();

@@ -100,10 +100,12 @@ void check_batch(const Config& c, Checker& check) {
                 " but must be whole granules of ", each, " sequences or an equal part of one");
   const RouterConfig& r = c.model.router;
   const bool needs_granule =
-      c.model.num_moe_layers() > 0 && (r.capacity_factor || (r.aux_loss_coef > 0 && r.aux_loss_scope == "granule"));
-  check.require(whole || !needs_granule, "train.micro_batch", "train.micro_batch is ", pass, " but ",
-                r.capacity_factor ? "capacity" : "a balance loss by granule", " needs whole granules of ", each,
-                " sequences; raise it or train.granules");
+      c.model.num_moe_layers() > 0 && (r.capacity_factor || (r.aux_loss_coef > 0 && r.aux_loss_scope != "sequence"));
+  const char* reason = r.capacity_factor              ? "capacity"
+                       : r.aux_loss_scope == "global" ? "a balance loss over the global batch"  // its first step
+                                                      : "a balance loss by granule";
+  check.require(whole || !needs_granule, "train.micro_batch", "train.micro_batch is ", pass, " but ", reason,
+                " needs whole granules of ", each, " sequences; raise it or train.granules");
 }
 
 void check_run(const Config& c, Checker& check) {

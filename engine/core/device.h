@@ -48,11 +48,15 @@ void set_stream_check(std::function<void()> check);
 int64_t device_memory_used();
 int64_t device_memory_free();
 
+// How often the process has taken or given back memory of its device: while that does not change, addresses do not.
+int64_t device_memory_changes();
+
 // Zeroed. Throws Error(environment) when there is no memory.
 void* device_allocate(int64_t bytes);
 void device_free(void* memory) noexcept;
 
-// On the stream. `from` may be changed once copy_to_device returns; copy_to_host waits until `to` is complete.
+// On the stream. `from` may be changed once copy_to_device returns, which waits only where megabytes before it are
+// still under way; copy_to_host waits until `to` is complete.
 void copy_to_device(void* to, const void* from, int64_t bytes);
 void copy_to_host(void* to, const void* from, int64_t bytes);
 void device_copy(void* to, const void* from, int64_t bytes);  // both on the device

@@ -1,38 +1,45 @@
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "engine/core/cuda_check.h"
-#include "engine/core/device.h"
+#include "engine/core/device_context.h"
 
 namespace engine {
 namespace {
 
-// Lives as long as the process: when it ends, the driver may be gone before we are.
-struct Context {
-  cudaStream_t stream = nullptr;
-  void* scratch = nullptr;
-  int64_t scratch_bytes = 0;
-  std::function<void()> check;
-  DeviceWaits waits;
-};
+// of the process
+int chosen = 0;
+std::atomic<int64_t> memory_changes{0};
 
-int chosen = 0;  // of the process
+}  // namespace
 
-Context& context() {
-  thread_local Context* instance = nullptr;
+DeviceContext& device_context() {
+  thread_local DeviceContext* instance = nullptr;
   if (instance == nullptr) {
     require_device();
-    instance = new Context;
+    instance = new DeviceContext;
     CUDA_CHECK(cudaSetDevice(chosen));
     CUDA_CHECK(cudaStreamCreateWithFlags(&instance->stream, cudaStreamNonBlocking));
+    void* memory = nullptr;
+    CUDA_CHECK(cudaMallocHost(&memory, 2 * Outbox::kHalf));
+    instance->outbox.memory = static_cast<char*>(memory);
+    for (cudaEvent_t& left : instance->outbox.left) {
+      CUDA_CHECK(cudaEventCreateWithFlags(&left, cudaEventDisableTiming));
+    }
   }
   return *instance;
 }
 
+namespace {
+
 // What waits is counted, and what came is checked before anybody reads it.
 template <class Wait>
 void wait_for_device(Wait wait) {
-  Context& here = context();
+  DeviceContext& here = device_context();
+  ENSURE(here.recorded_copies == nullptr, "the host waits while a graph is recorded");
   const auto start = std::chrono::steady_clock::now();
   wait(here.stream);
   ++here.waits.count;
@@ -40,11 +47,31 @@ void wait_for_device(Wait wait) {
   if (here.check) here.check();
 }
 
+// To the half that was filled before this one; its copies have mostly left.
+void turn_over(Outbox& outbox) {
+  CUDA_CHECK(cudaEventRecord(outbox.left[outbox.half], device_stream()));
+  outbox.half = 1 - outbox.half;
+  outbox.used = 0;
+  const cudaEvent_t left = outbox.left[outbox.half];
+  if (cudaEventQuery(left) == cudaSuccess) return;
+  wait_for_device([&](cudaStream_t) { CUDA_CHECK(cudaEventSynchronize(left)); });
+}
+
+// The graph keeps what it copies.
+void record_copy(DeviceContext& context, void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  void* kept = nullptr;
+  CUDA_CHECK(cudaMallocHost(&kept, static_cast<size_t>(bytes)));
+  context.recorded_copies->push_back(kept);
+  std::memcpy(kept, from, static_cast<size_t>(bytes));
+  CUDA_CHECK(cudaMemcpyAsync(to, kept, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, context.stream));
+}
+
 struct MemoryInfo {
   size_t free, total;
 };
 MemoryInfo memory_info() {
-  context();  // the thread's device
+  device_context();  // the thread's device
   MemoryInfo info{};
   CUDA_CHECK(cudaMemGetInfo(&info.free, &info.total));
   return info;
@@ -99,7 +126,7 @@ std::string device_driver() {
 }
 
 DeviceStream device_stream() {
-  return context().stream;
+  return device_context().stream;
 }
 
 void device_synchronize() {
@@ -107,11 +134,11 @@ void device_synchronize() {
 }
 
 DeviceWaits device_waits() {
-  return context().waits;
+  return device_context().waits;
 }
 
 void set_stream_check(std::function<void()> check) {
-  context().check = std::move(check);
+  device_context().check = std::move(check);
 }
 
 int64_t device_memory_used() {
@@ -123,8 +150,14 @@ int64_t device_memory_free() {
   return static_cast<int64_t>(memory_info().free);
 }
 
+int64_t device_memory_changes() {
+  return memory_changes;
+}
+
 void* device_allocate(int64_t bytes) {
-  context();  // the thread's device
+  DeviceContext& here = device_context();
+  ENSURE(here.recorded_copies == nullptr, "memory is taken while a graph is recorded");
+  ++memory_changes;
   void* memory = nullptr;
   const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
   if (status == cudaErrorMemoryAllocation) {
@@ -138,12 +171,23 @@ void* device_allocate(int64_t bytes) {
 }
 
 void device_free(void* memory) noexcept {
+  ++memory_changes;
   cudaFree(memory);  // what it could report was reported by the calls before
 }
 
 void copy_to_device(void* to, const void* from, int64_t bytes) {
-  if (bytes == 0) return;
-  CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, device_stream()));
+  DeviceContext& here = device_context();
+  if (here.recorded_copies != nullptr) return record_copy(here, to, from, bytes);
+  Outbox& outbox = here.outbox;
+  for (int64_t begin = 0, count; begin < bytes; begin += count) {
+    if (outbox.used == Outbox::kHalf) turn_over(outbox);
+    count = std::min(bytes - begin, Outbox::kHalf - outbox.used);
+    char* place = outbox.memory + outbox.half * Outbox::kHalf + outbox.used;
+    std::memcpy(place, static_cast<const char*>(from) + begin, static_cast<size_t>(count));
+    CUDA_CHECK(cudaMemcpyAsync(static_cast<char*>(to) + begin, place, static_cast<size_t>(count),
+                               cudaMemcpyHostToDevice, device_stream()));
+    outbox.used += (count + Outbox::kAlign - 1) / Outbox::kAlign * Outbox::kAlign;
+  }
 }
 
 void copy_to_host(void* to, const void* from, int64_t bytes) {
@@ -172,7 +216,7 @@ PinnedCopy::~PinnedCopy() {
 
 void PinnedCopy::reserve(int64_t bytes) {
   ENSURE(data_ == nullptr, "the memory of a copy does not grow");
-  context();  // the thread's device
+  device_context();  // the thread's device
   void* memory = nullptr;
   CUDA_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
   data_ = static_cast<char*>(memory);
@@ -190,7 +234,7 @@ void PinnedCopy::wait() {
 }
 
 void* device_scratch(int64_t bytes) {
-  Context& c = context();
+  DeviceContext& c = device_context();
   if (bytes > c.scratch_bytes) {
     device_free(c.scratch);  // waits for who still uses it
     c.scratch = nullptr;

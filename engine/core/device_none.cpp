@@ -1,6 +1,7 @@
 // A build without CUDA: there is no device.
 #include "engine/core/device.h"
 #include "engine/core/error.h"
+#include "engine/core/graph.h"
 
 namespace engine {
 
@@ -51,6 +52,10 @@ int64_t device_memory_free() {
   require_device();
   return 0;
 }
+int64_t device_memory_changes() {
+  require_device();
+  return 0;
+}
 void* device_allocate(int64_t) {
   require_device();
   return nullptr;
@@ -83,5 +88,13 @@ void* device_scratch(int64_t) {
   require_device();
   return nullptr;
 }
+
+void Graph::record(const std::function<void()>&) {
+  require_device();
+}
+void Graph::launch() const {
+  require_device();
+}
+void Graph::forget() noexcept {}
 
 }  // namespace engine

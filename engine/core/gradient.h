@@ -17,10 +17,11 @@
 namespace engine {
 
 struct WeightGradient {
-  Tensor chain;                  // f32, shape of the weight; zero when a granule begins
-  double* sum = nullptr;         // [elements of chain], or null
-  double grid = 0;               // 1.5 * 2^52 * unit; 0: not known yet, only max_bits is wanted
-  uint32_t* max_bits = nullptr;  // bits of the largest |p| so far; from 0x7f800000 on, p was not finite
+  Tensor chain;                        // f32, shape of the weight; zero when a granule begins
+  double* sum = nullptr;               // [elements of chain], or null
+  double grid = 0;                     // 1.5 * 2^52 * unit; 0: not known yet, only max_bits is wanted
+  const double* grid_there = nullptr;  // on a GPU, where kernels find it there instead; or null
+  uint32_t* max_bits = nullptr;        // bits of the largest |p| so far; from 0x7f800000 on, p was not finite
 
   // The same gradient for rows [begin, begin + count).
   ALWAYS_INLINE WeightGradient slice_rows(int64_t begin, int64_t count) const {

@@ -25,6 +25,8 @@ class GrowingBuffer {
   }
   // Memory for the first call.
   void reserve(DType dtype, int64_t rows, int64_t columns) { view(dtype, rows, columns); }
+  double* f64() const { return memory_.f64(); }  // of the last view()
+  Device device() const { return device_; }
   int64_t bytes() const { return memory_.bytes(); }
   int64_t growths() const { return growths_; }
 

@@ -9,21 +9,22 @@ char* Readback::place_bytes(int64_t bytes) {
   constexpr int64_t kAlign = 64;
   bytes = (bytes + kAlign - 1) / kAlign * kAlign;
   int64_t room = bytes;
-  if (started_) {
+  if (std::exchange(started_, false)) {
     int64_t used = 0;
     for (Part& part : parts_) used += std::exchange(part.used, 0);
-    if (parts_.size() > 1) {
+    next_ = 0;
+    if (device_ == Device::cuda && parts_.size() > 1) {  // one copy for all from now on
       parts_.clear();
       room = std::max(bytes, used);
     }
-    started_ = false;
   }
-  if (parts_.empty() || parts_.back().used + bytes > parts_.back().there.bytes()) {
+  while (next_ < parts_.size() && parts_[next_].used + bytes > parts_[next_].there.bytes()) ++next_;
+  if (next_ == parts_.size()) {
     Part part{.there = Buffer(room, device_), .here = {}};
     if (device_ == Device::cuda) part.here.reserve(room);
     parts_.push_back(std::move(part));
   }
-  Part& part = parts_.back();
+  Part& part = parts_[next_];
   return part.there.data() + std::exchange(part.used, part.used + bytes);
 }
 

@@ -40,7 +40,8 @@ class Readback {
   const char* host_bytes(const char* there) const;
 
   Device device_;
-  std::vector<Part> parts_;  // one, once it is known how much there is
+  std::vector<Part> parts_;  // on a GPU one, once it is known how much there is
+  size_t next_ = 0;          // the part that is being filled
   bool started_ = false;
 };
 

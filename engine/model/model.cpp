@@ -26,13 +26,16 @@ Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, m
   embedding_ = &store.add({.name = "model.embed_tokens.weight",
                            .dims = {model.vocabulary(), model.hidden_size},
                            .deviation = model.initializer_range});
-  moe_shared_ = std::make_unique<moe::MoeShared>();
-  moe_shared_->workspace = moe::ExpertWorkspace(device_);
-  moe_shared_->placement = std::move(placement);
-  moe_shared_->seed = static_cast<uint64_t>(config.seed);
-  moe_shared_->granules_per_step = config.train.granules;
-  moe_shared_->recv_headroom = config.parallel.recv_headroom;
-  moe_shared_->overlap_chunks = config.parallel.overlap_chunks;
+  moe_shared_ = std::make_unique<moe::MoeShared>(
+      moe::MoeShared{.workspace = moe::ExpertWorkspace(device_),
+                     .recorded = Readback(device_),
+                     .pooled_sums = GrowingBuffer(device_),
+                     .seed = static_cast<uint64_t>(config.seed),
+                     .granules_per_step = config.train.granules,
+                     .granule_rows = config.sequences_per_granule() * config.train.seq_len,
+                     .recv_headroom = config.parallel.recv_headroom,
+                     .placement = std::move(placement),
+                     .overlap_chunks = config.parallel.overlap_chunks});
   if (config.parallel.recv_memory) moe_shared_->recv_memory = config.parallel.recv_memory->value;
   auto tables = std::make_shared<const attention::RopeTables>(model, device_);
   const double residual = model.initializer_range / std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
@@ -60,9 +63,34 @@ Model::Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, m
 }
 
 void Model::begin_step() {
-  for (moe::MoeLayer* layer : moe_layers_) layer->statistics().clear();
+  for (moe::MoeLayer* layer : moe_layers_) layer->begin_step();
+  moe_shared_->choices.clear();
   if (moe_shared_->observer != nullptr) moe_shared_->observer->restart();
-  moe_shared_->pool.begin_step(moe_shared_->granules_per_step, config_.num_experts);
+}
+
+float* Model::place_losses(int64_t count) {
+  return moe_shared_->recorded.place<float>(count);
+}
+
+void Model::end_step() {
+  Readback& recorded = moe_shared_->recorded;
+  recorded.fetch();
+  for (moe::MoeLayer* layer : moe_layers_) layer->take_recorded();
+  for (const auto& [layer, pass, choices_TK] : moe_shared_->choices) {
+    const int32_t* chosen = recorded.host(choices_TK.i32());
+    moe_shared_->observer->routed(layer, pass,
+                                  ConstTensor(chosen, DType::i32, {choices_TK.rows(), choices_TK.columns()}));
+  }
+}
+
+const float* Model::losses(const float* placed) const {
+  return moe_shared_->recorded.host(placed);
+}
+
+double Model::aux_loss(size_t layer, int64_t granule) const {
+  if (config_.router.aux_loss_kind == "hf")
+    return moe::pooled_aux_loss(moe_layers_, granule, config_.num_experts_per_tok);
+  return moe_layers_[layer]->aux_loss(granule);
 }
 
 void Model::plan(int64_t max_rows) {
@@ -93,22 +121,30 @@ int64_t Model::row_bytes() const {
 }
 
 ConstTensor Model::on_device(Mirror<int32_t>& mirror, ConstTensor numbers_T) const {
+  if (numbers_T.data == nullptr) return {};
   const int64_t count = numbers_T.num_elements();
   return ConstTensor(mirror.of(numbers_T.i32(), count), DType::i32, {count}, device_);
 }
 
-void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
+void Model::begin_pass(nn::Pass& pass, ConstTensor tokens_T, ConstTensor targets_T) {
+  Profiler::Scope time(profiler_, "embedding");
   pass.arena = &arena_;
   pass.profiler = &profiler_;
   const int64_t T = pass.num_rows();
   pass.positions = positions_there_.of(pass.positions, T);
   pass.document_starts = document_starts_there_.of(pass.document_starts, T);
   pass.counted = counted_there_.of(pass.counted, T);
+  tokens_T_ = on_device(tokens_there_, tokens_T);
+  targets_T_ = on_device(targets_there_, targets_T);
+  for (moe::MoeLayer* layer : moe_layers_) layer->begin_pass(pass);
+}
+
+void Model::forward(const nn::Pass& pass) {
+  const int64_t T = pass.num_rows();
   {
     Profiler::Scope time(profiler_, "embedding");
-    ops::embedding_forward({.y_TD = arena_.view(residuals_[0], T),
-                            .tokens_T = on_device(tokens_there_, tokens_T),
-                            .weight_VD = embedding_->weight});
+    ops::embedding_forward(
+        {.y_TD = arena_.view(residuals_[0], T), .tokens_T = tokens_T_, .weight_VD = embedding_->weight});
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     activity().enter_layer(static_cast<int64_t>(i));
@@ -123,17 +159,17 @@ void Model::forward(nn::Pass& pass, ConstTensor tokens_T) {
                          .eps = static_cast<float>(config_.rms_norm_eps)});
 }
 
-void Model::loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T) {
+void Model::loss(const nn::Pass& pass, Tensor losses_T) {
   Profiler::Scope time(profiler_, "head");
   const int64_t T = pass.num_rows();
   Tensor dhidden_TD = arena_.view(dhidden_, T), dresidual_TD = arena_.view(dresidual_, T);
   Tensor losses_there_T = losses_T;
-  if (device_ == Device::cuda) {
+  if (losses_T.device != device_) {
     losses_there_T = losses_there_.view(DType::f32, T, 1);
     losses_there_T = Tensor(losses_there_T.data, DType::f32, {T}, device_);
   }
-  head_->loss(pass, arena_.view(hidden_, T), on_device(targets_there_, targets_T), losses_there_T, dhidden_TD);
-  if (device_ == Device::cuda) copy(losses_T, losses_there_T);
+  head_->loss(pass, arena_.view(hidden_, T), targets_T_, losses_there_T, dhidden_TD);
+  if (losses_T.device != device_) copy(losses_T, losses_there_T);
   if (!pass.training) return;
   ops::rms_norm_backward({.dx_TD = dresidual_TD,
                           .dweight_D = norm_->gradient,
@@ -145,7 +181,7 @@ void Model::loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T) {
                           .assign = true});
 }
 
-void Model::backward(const nn::Pass& pass, ConstTensor tokens_T, const std::function<void(int64_t)>& layer_done) {
+void Model::backward(const nn::Pass& pass, const std::function<void(int64_t)>& layer_done) {
   const int64_t T = pass.num_rows();
   Tensor dresidual_TD = arena_.view(dresidual_, T);
   for (size_t i = blocks_.size(); i-- > 0;) {
@@ -157,7 +193,7 @@ void Model::backward(const nn::Pass& pass, ConstTensor tokens_T, const std::func
   Profiler::Scope time(profiler_, "embedding");
   ops::embedding_backward({.dweight_VD = config_.tie_word_embeddings ? embedding_->tied : embedding_->gradient,
                            .dy_TD = dresidual_TD,
-                           .tokens_T = on_device(tokens_there_, tokens_T),
+                           .tokens_T = tokens_T_,
                            .granules = pass.granules});
 }
 

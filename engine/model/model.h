@@ -23,8 +23,15 @@ class Model {
   // and plan().
   Model(const Config& config, nn::ParameterStore& store, comm::Group& ep, moe::ExpertPlacement placement = {});
 
-  // Forgets what the MoE layers recorded; before the passes of a training step.
+  // Before the passes of a training step, and after them. What the step leaves for the host comes then, on a GPU with
+  // one wait for all of it: what the MoE layers recorded, choices for who observes the routing, and losses.
   void begin_step();
+  void end_step();
+  // Where loss() may leave the losses of `count` rows until end_step(), on the model's device, and where they are then.
+  float* place_losses(int64_t count);
+  const float* losses(const float* placed) const;
+  // Of granule g of the last step, before its coefficient; of kind "hf" that of all layers together.
+  double aux_loss(size_t layer, int64_t granule) const;
 
   // Plans and allocates activations for passes of at most max_rows rows.
   void plan(int64_t max_rows);
@@ -32,14 +39,16 @@ class Model {
   int64_t activation_bytes() const;  // rows at the experts included
   int64_t row_bytes() const;         // rows at the experts alone
 
-  // The pass's rows through all blocks; fills in pass.arena and pass.profiler. Tokens, targets, losses, logits and what
-  // the pass points to are in host memory; on a GPU the pass points to copies there afterwards, so it is for one
-  // forward.
-  void forward(nn::Pass& pass, ConstTensor tokens_T);
-  // Cross-entropy of each row, after forward; in training it also starts the backward pass.
-  void loss(const nn::Pass& pass, ConstTensor targets_T, Tensor losses_T);
+  // Begins a pass: fills in pass.arena and pass.profiler. Tokens, targets (of passes with a loss) and what the pass
+  // points to are in host memory; on a GPU the pass points to copies there afterwards, so it is for one forward.
+  void begin_pass(nn::Pass& pass, ConstTensor tokens_T, ConstTensor targets_T = {});
+  // The pass's rows through all blocks.
+  void forward(const nn::Pass& pass);
+  // Cross-entropy of each row, after forward; in training it also starts the backward pass. Losses go to host memory,
+  // for which a GPU is waited for, or to the model's device.
+  void loss(const nn::Pass& pass, Tensor losses_T);
   // All gradients, after loss(). Calls layer_done as soon as the pass has added to every gradient of a layer.
-  void backward(const nn::Pass& pass, ConstTensor tokens_T, const std::function<void(int64_t layer)>& layer_done = {});
+  void backward(const nn::Pass& pass, const std::function<void(int64_t layer)>& layer_done = {});
   // logits of rows [begin, begin + logits.rows()) of the pass, after forward.
   void logits(const nn::Pass& pass, int64_t begin, Tensor logits_TV);
 
@@ -70,6 +79,7 @@ class Model {
   Arena arena_;
   std::vector<Slot> residuals_;  // input of each block, then of the last norm
   Slot hidden_, hidden_rstd_, dhidden_, dresidual_;
+  ConstTensor tokens_T_, targets_T_;  // of the pass, on the device
   Profiler profiler_;
 
   ConstTensor on_device(Mirror<int32_t>& mirror, ConstTensor numbers_T) const;

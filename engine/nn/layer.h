@@ -34,6 +34,7 @@ struct Pass {
   const int64_t* granule_numbers = nullptr;  // [granules.count] global number of each in the step
   const int64_t* granule_counted =
       nullptr;  // [granules.count] counted tokens of each whole granule, beyond this pass too
+  std::span<const int64_t> ep_granules{};  // [ranks of ep] how many each has in this pass; in training
   int64_t granules_per_step = 1;
   int64_t sequences_per_granule = 0;  // of each whole granule; in training
   int64_t first_row = 0;              // global number of row 0 among the tokens of the step

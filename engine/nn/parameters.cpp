@@ -52,7 +52,11 @@ void ParameterStore::add_tied_gradient(Parameter& parameter) {
 
 void ParameterStore::commit(int64_t granules, bool for_training, bool whole_granules) {
   granules_ = granules;
-  if (for_training && device_ == Device::cuda) max_bits_ = Buffer(static_cast<int64_t>(all_.size()) * 4, device_);
+  if (for_training && device_ == Device::cuda) {
+    max_bits_ = Buffer(static_cast<int64_t>(all_.size()) * 4, device_);
+    grids_there_ = Buffer(static_cast<int64_t>(all_.size()) * 8, device_);
+    grids_.resize(all_.size());
+  }
   for (ParameterBlock* block : {&dense_, &expert_}) {
     block->weights = Buffer(block->elements * 4, device_);
     const bool in_kernels = block == &expert_ && device_ == Device::cpu && granules > 1 && whole_granules;
@@ -73,11 +77,18 @@ void ParameterStore::commit(int64_t granules, bool for_training, bool whole_gran
   }
   if (device_ != Device::cuda || !for_training) return;
   auto* max_bits = reinterpret_cast<uint32_t*>(max_bits_.data());
-  for (Parameter& parameter : all_) parameter.gradient.max_bits = parameter.tied.max_bits = max_bits++;
+  const double* grid = grids_there_.f64();
+  for (Parameter& parameter : all_) {
+    parameter.gradient.max_bits = parameter.tied.max_bits = max_bits++;
+    parameter.gradient.grid_there = parameter.tied.grid_there = grid++;
+  }
 }
 
-void ParameterStore::clear_max_bits() {
-  if (device_ == Device::cuda) device_fill(max_bits_.data(), 0, max_bits_.bytes());
+void ParameterStore::begin_gradients() {
+  if (device_ != Device::cuda) return;
+  device_fill(max_bits_.data(), 0, max_bits_.bytes());
+  for (size_t i = 0; i < grids_.size(); ++i) grids_[i] = all_[i].gradient.grid;
+  copy_to_device(grids_there_.data(), grids_.data(), grids_there_.bytes());
 }
 
 void ParameterStore::fetch_max_bits() {

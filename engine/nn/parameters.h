@@ -85,8 +85,9 @@ class ParameterStore {
   const std::deque<Parameter>& all() const { return all_; }
   Parameter* find(const std::string& name);
 
-  // On a GPU max_bits are gathered there: to be cleared before a step's first pass and fetched after its last.
-  void clear_max_bits();
+  // On a GPU gradients find their grids there and leave max_bits there: before a step's first pass, when the grids are
+  // set, and after its last.
+  void begin_gradients();
   void fetch_max_bits();
 
   // Changes whenever weights were written; layers that keep packed copies compare it.
@@ -106,7 +107,8 @@ class ParameterStore {
   std::deque<Buffer> tied_chains_;
   Device device_;
   DType activations_;
-  Buffer max_bits_;  // u32, in the order of all_; on a GPU
+  Buffer max_bits_, grids_there_;  // u32 and f64, in the order of all_; on a GPU
+  std::vector<double> grids_;
   uint64_t version_ = 1, bf16_version_ = 0;
   int64_t granules_ = 1, packed_bytes_ = 0;
 };

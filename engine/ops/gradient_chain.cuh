@@ -14,9 +14,11 @@ inline constexpr int64_t kRowsPerChain = 64;
 inline constexpr unsigned kChainThreads = 128;
 
 // See engine::simd::end_granule of the CPU; the same operations.
-static __global__ void end_granule_kernel(float* chain, double* sum, double grid, uint32_t* max_bits, int64_t count) {
+static __global__ void end_granule_kernel(float* chain, double* sum, double grid_here, const double* grid_there,
+                                          uint32_t* max_bits, int64_t count) {
   const int64_t i = global_thread();
   if (i >= count) return;
+  const double grid = grid_there != nullptr ? *grid_there : grid_here;
   const float p = chain[i];
   if (max_bits != nullptr) atomicMax(max_bits, __float_as_uint(p) & 0x7fffffffu);
   const double rounded = static_cast<double>(p) + grid;
@@ -28,7 +30,7 @@ inline void end_granule(const WeightGradient& gradient) {
   if (gradient.sum == nullptr) return;
   const int64_t count = gradient.chain.num_elements();
   launch(end_granule_kernel, blocks_for(count, kChainThreads), kChainThreads, 0, device_stream(), gradient.chain.f32(),
-         gradient.sum, gradient.grid, gradient.max_bits, count);
+         gradient.sum, gradient.grid, gradient.grid_there, gradient.max_bits, count);
 }
 
 // partial[b, n] = sum of term(row, n) over the rows of chain b.

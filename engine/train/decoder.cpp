@@ -43,7 +43,8 @@ void Decoder::run(int64_t num_sequences, int64_t seq_len) {
                 .positions = positions_.data(),
                 .document_starts = document_starts_.data()};
   const int64_t rows = num_sequences * seq_len;
-  model_.forward(pass, ConstTensor(tokens_.data(), DType::i32, {rows}));
+  model_.begin_pass(pass, ConstTensor(tokens_.data(), DType::i32, {rows}));
+  model_.forward(pass);
   if (seq_len > 1 || num_sequences == 1) {
     float* logits = logits_.data() + kept_[0].slot * vocabulary_;
     return model_.logits(pass, rows - 1, Tensor(logits, DType::f32, {1, vocabulary_}));

@@ -74,8 +74,10 @@ EvalResult Evaluator::run(const std::string& name, const data::EvalWindows& wind
                   .document_starts = document_starts_.data(),
                   .counted = counted_.data()};
     const int64_t T = pass.num_rows();
-    model_.forward(pass, ConstTensor(tokens_.data(), DType::i32, {T}));
-    model_.loss(pass, ConstTensor(targets_.data(), DType::i32, {T}), Tensor(losses_.data(), DType::f32, {T}));
+    model_.begin_pass(pass, ConstTensor(tokens_.data(), DType::i32, {T}),
+                      ConstTensor(targets_.data(), DType::i32, {T}));
+    model_.forward(pass);
+    model_.loss(pass, Tensor(losses_.data(), DType::f32, {T}));
     for (int64_t t = 0; t < T; ++t) {
       const size_t row = static_cast<size_t>(t), window = static_cast<size_t>(first + t / seq_len_);
       result.window_tokens[window] += counted_[row];

@@ -14,15 +14,19 @@ int64_t ceil_divide(int64_t a, int64_t b) {
 
 }  // namespace
 
-PassSchedule::PassSchedule(const Config& config, int rank, int ranks)
+PassSchedule::PassSchedule(const Config& config, int rank, int ranks, int ep_size)
     : sequences_per_step_(config.sequences_per_step()),
       sequences_per_granule_(config.sequences_per_granule()),
       seq_len_(config.train.seq_len),
       document_mask_(config.train.document_mask),
-      granules_per_step_(config.train.granules),
-      // the granules g with floor(g * ranks / G) == rank
-      granules_begin_(ceil_divide(rank * granules_per_step_, ranks)),
-      granules_end_(ceil_divide((rank + 1) * granules_per_step_, ranks)) {
+      granules_per_step_(config.train.granules) {
+  // the granules g with floor(g * ranks / G) == r
+  const auto granules_of = [&](int r) {
+    return GranuleRange{ceil_divide(r * granules_per_step_, ranks), ceil_divide((r + 1) * granules_per_step_, ranks)};
+  };
+  granules_ = granules_of(rank);
+  for (int r = 0; r < ep_size; ++r) granules_by_rank_.push_back(granules_of(rank / ep_size * ep_size + r));
+  ep_granules_.resize(granules_by_rank_.size());
   const int64_t micro_batch = config.sequences_per_pass();
   const int64_t most_granules = ceil_divide(granules_per_step_, ranks);
   if (micro_batch >= sequences_per_granule_) {
@@ -42,8 +46,12 @@ PassSchedule::PassSchedule(const Config& config, int rank, int ranks)
 }
 
 PassSchedule::Batch PassSchedule::load(int64_t index, int64_t step, int64_t first_sample, const SampleReader& read) {
-  const int64_t first_granule = granules_begin_ + index / parts_per_granule_ * granules_per_pass_;
-  const int64_t granules = std::clamp<int64_t>(granules_end_ - first_granule, 0, granules_per_pass_);
+  const int64_t granules_before = index / parts_per_granule_ * granules_per_pass_;
+  const auto granules_in_pass = [&](const GranuleRange& of_rank) {
+    return std::clamp<int64_t>(of_rank.end - of_rank.begin - granules_before, 0, granules_per_pass_);
+  };
+  const int64_t first_granule = granules_.begin + granules_before, granules = granules_in_pass(granules_);
+  std::transform(granules_by_rank_.begin(), granules_by_rank_.end(), ep_granules_.begin(), granules_in_pass);
   const int64_t part = index % parts_per_granule_;
   const int64_t sequences = granules * sequences_per_granule_ / parts_per_granule_;
   const int64_t first_sequence =
@@ -72,6 +80,7 @@ PassSchedule::Batch PassSchedule::load(int64_t index, int64_t step, int64_t firs
                              .begins = part == 0},
                 .granule_numbers = granule_numbers_.data(),
                 .granule_counted = granule_counted_.data(),
+                .ep_granules = ep_granules_,
                 .granules_per_step = granules_per_step_,
                 .sequences_per_granule = sequences_per_granule_,
                 .first_row = first_sequence * seq_len_,

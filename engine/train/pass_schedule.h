@@ -18,7 +18,8 @@ using SampleReader = std::function<void(int64_t sample, int32_t* tokens)>;
 
 class PassSchedule {
  public:
-  PassSchedule(const Config& config, int rank, int ranks);
+  // Ranks of ep follow one another.
+  PassSchedule(const Config& config, int rank, int ranks, int ep_size = 1);
 
   int64_t num_passes() const { return num_passes_; }
   int64_t max_rows() const { return max_sequences_ * seq_len_; }
@@ -34,11 +35,16 @@ class PassSchedule {
  private:
   int64_t sequences_per_step_, sequences_per_granule_, seq_len_;
   bool document_mask_;
-  int64_t granules_per_step_, granules_begin_, granules_end_;  // of this rank
+  struct GranuleRange {
+    int64_t begin, end;
+  };
+  int64_t granules_per_step_;
+  GranuleRange granules_;                       // of this rank
+  std::vector<GranuleRange> granules_by_rank_;  // of ep
   int64_t granules_per_pass_ = 1, parts_per_granule_ = 1;
   int64_t num_passes_ = 0, max_sequences_ = 0;
   std::vector<int32_t> sample_, tokens_, targets_, positions_, document_starts_;
-  std::vector<int64_t> offsets_, granule_numbers_, granule_counted_;
+  std::vector<int64_t> offsets_, granule_numbers_, granule_counted_, ep_granules_;
 };
 
 }  // namespace engine::train

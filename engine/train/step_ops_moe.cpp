@@ -160,7 +160,7 @@ void add_route(StepOpList& list, double calls) {
            [=](Operands& o, comm::ParallelGroups& groups) {
              auto dispatcher = std::make_shared<moe::TokenDispatcher>(*groups.ep, E, K, D, std::vector<int32_t>{}, 1,
                                                                       layout.device, layout.activations());
-             dispatcher->reserve(T, 1);
+             dispatcher->reserve({.max_rows = T});
              const nn::Pass pass{
                  .num_sequences = 1, .seq_len = T, .granules = {.offsets = o.offsets(T, granules), .count = granules}};
              const Tensor idx_TK = o.i32({T, K}, E);

@@ -1,6 +1,7 @@
 #include "engine/train/trainer.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "engine/checkpoint/weights_hash.h"
@@ -33,11 +34,12 @@ Trainer::Trainer(const Config& config, comm::ParallelGroups& groups, moe::Expert
       table_(committed(store_, config_), groups),
       optimizer_(config_.optim, store_, table_, groups),
       grid_(table_, config_.train.granules),
-      schedule_(config_, groups.world->rank(), groups.world->size()),
+      schedule_(config_, groups.world->rank(), groups.world->size(), groups.ep->size()),
+      pass_graphs_(config_, device, groups.world->size()),
       spikes_(config_.train),
       total_steps_(scheduled_steps(config_)) {
   model_.plan(schedule_.max_rows());
-  losses_T_.resize(static_cast<size_t>(schedule_.max_rows()));
+  pass_losses_.reserve(static_cast<size_t>(schedule_.num_passes()));
   granule_losses_.resize(static_cast<size_t>(config_.train.granules));
   tokens_per_expert_.resize(model_.moe_layers().size() * static_cast<size_t>(config_.model.num_experts));
   dropped_.resize(model_.moe_layers().size());
@@ -127,28 +129,50 @@ void Trainer::compute_gradients(int64_t first_sample, const SampleReader& read, 
     begin = now, dispatch += dispatched;
   };
   grid_.begin_step();
-  store_.clear_max_bits();
+  store_.begin_gradients();
   std::fill(granule_losses_.begin(), granule_losses_.end(), 0.0);
+  pass_losses_.clear();
   model_.begin_step();
+  if (pass_graphs_.apply()) store_.weights_changed();  // so that the first pass converts them in every step
   for (int64_t index = 0; index < schedule_.num_passes(); ++index) {
     begin = monotonic_seconds();
     PassSchedule::Batch batch = schedule_.load(index, step_, first_sample, read);
+    model_.begin_pass(batch.pass, batch.tokens_T, batch.targets_T);
     end_phase(phases.data);
-    const int64_t T = batch.pass.num_rows();
-    model_.forward(batch.pass, batch.tokens_T);
-    end_phase(phases.forward);
-    model_.loss(batch.pass, batch.targets_T, Tensor(losses_T_.data(), DType::f32, {T}));
+    const nn::Pass& pass = batch.pass;
+    const Tensor losses_T(model_.place_losses(pass.num_rows()), DType::f32, {pass.num_rows()}, store_.device());
     const bool last = index + 1 == schedule_.num_passes();
-    model_.backward(batch.pass, batch.tokens_T, last ? layer_done_ : nullptr);
+    const auto queue = [&] {
+      model_.forward(pass);
+      end_phase(phases.forward);
+      model_.loss(pass, losses_T);
+      // one rank reduces nothing
+      model_.backward(pass, last && groups_.world->size() > 1 ? layer_done_ : nullptr);
+    };
+    pass_graphs_.run(index, pass_key(losses_T), std::ref(queue));  // by reference: nothing from the heap
     end_phase(phases.backward);
-    for (int64_t g = 0; g < batch.pass.granules.count; ++g) {
-      double& chain = granule_losses_[static_cast<size_t>(batch.pass.granule_numbers[g])];
-      for (int64_t t = batch.pass.granules.offsets[g]; t < batch.pass.granules.offsets[g + 1]; ++t) {
-        chain += static_cast<double>(losses_T_[static_cast<size_t>(t)]);
-      }
+    const GranuleRows& granules = pass.granules;
+    pass_losses_.push_back(
+        {losses_T.f32(), pass.num_rows(), granules.count, granules.count > 0 ? pass.granule_numbers[0] : 0});
+  }
+  model_.end_step();
+  add_losses();
+  store_.fetch_max_bits();
+}
+
+PassGraphs::Key Trainer::pass_key(const Tensor& losses_T) {
+  const bool global = !model_.moe_layers().empty() && !model_.moe_layers()[0]->previous_counts().empty();
+  return {std::bit_cast<int64_t>(losses_T.data), std::bit_cast<int64_t>(model_.routing_observer()), global};
+}
+
+void Trainer::add_losses() {
+  for (const PassLosses& pass : pass_losses_) {
+    const float* losses = model_.losses(pass.placed);
+    for (int64_t t = 0; t < pass.rows; ++t) {  // a pass has as many rows of each of its granules
+      const int64_t granule = pass.first_granule + t * pass.granules / pass.rows;
+      granule_losses_[static_cast<size_t>(granule)] += static_cast<double>(losses[t]);
     }
   }
-  store_.fetch_max_bits();
 }
 
 void Trainer::collect_losses(StepResult& result) {
@@ -167,13 +191,12 @@ void Trainer::collect_balance(StepResult& result) {
       config_.model.router.aux_loss_scope == "sequence" ? static_cast<double>(config_.sequences_per_granule()) : 1.0;
   sum_statistics();
   for (size_t l = 0; l < model_.moe_layers().size(); ++l) {
-    moe::MoeLayer& layer = *model_.moe_layers()[l];
-    moe::LoadStatistics& load = layer.statistics();
+    moe::LoadStatistics& load = model_.moe_layers()[l]->statistics();
     aux_losses_[l] = z_losses_[l] = 0;
     for (int64_t g = 0; g < G; ++g) {
       const size_t at = static_cast<size_t>(g);
       const double tokens = static_cast<double>(load.counted_G[at]);
-      aux_losses_[l] += layer.aux_loss(g) / sequences / static_cast<double>(G);
+      aux_losses_[l] += model_.aux_loss(l, g) / sequences / static_cast<double>(G);
       z_losses_[l] += tokens > 0 ? load.z_sums_G[at] / tokens / static_cast<double>(G) : 0.0;
     }
     result.aux_loss += aux_losses_[l] / layers;

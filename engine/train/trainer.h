@@ -15,6 +15,7 @@
 #include "engine/train/digest.h"
 #include "engine/train/gradient_grid.h"
 #include "engine/train/optimizer.h"
+#include "engine/train/pass_graphs.h"
 #include "engine/train/pass_schedule.h"
 #include "engine/train/robust_z.h"
 #include "engine/train/sample_order.h"
@@ -71,6 +72,7 @@ class Trainer {
   nn::ParameterStore& store() { return store_; }
   Optimizer& optimizer() { return optimizer_; }
   GradientGrid& grid() { return grid_; }
+  PassGraphs& pass_graphs() { return pass_graphs_; }
   RobustZ& loss_history() { return loss_history_; }
   RobustZ& norm_history() { return norm_history_; }
   SpikePolicy& spikes() { return spikes_; }
@@ -87,6 +89,8 @@ class Trainer {
 
  private:
   void compute_gradients(int64_t first_sample, const SampleReader& read, StepPhases& phases);
+  PassGraphs::Key pass_key(const Tensor& losses_T);
+  void add_losses();
   void update(const StepResult& result);
   void collect_losses(StepResult& result);
   void collect_balance(StepResult& result);
@@ -101,14 +105,19 @@ class Trainer {
   Optimizer optimizer_;
   GradientGrid grid_;
   PassSchedule schedule_;
+  PassGraphs pass_graphs_;
   RunDigest digest_;
   RobustZ loss_history_, norm_history_;
   SpikePolicy spikes_;
   SampleOrder order_;
   int64_t step_ = 0;
   int64_t total_steps_ = 0;
-  std::vector<float> losses_T_;
-  std::vector<double> granule_losses_;  // chain over the granule's tokens in order
+  struct PassLosses {
+    const float* placed;
+    int64_t rows, granules, first_granule;
+  };
+  std::vector<PassLosses> pass_losses_;  // of the step
+  std::vector<double> granule_losses_;   // chain over the granule's tokens in order
   std::vector<int64_t> tokens_per_expert_, dropped_;
   std::vector<double> aux_losses_, z_losses_;
   std::vector<int64_t> counts_of_layers_;  // of all MoE layers, while ranks add them up

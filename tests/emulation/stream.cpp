@@ -169,6 +169,7 @@ bool happens_before(uint32_t earlier, uint32_t later) {
 void enqueue(cudaStream_t stream, const char* what, Operation run) {
   std::lock_guard lock(device);
   if (stream == nullptr) return fault(std::string(what) + " on the null stream; use device_stream()", "stream", 0);
+  if (auto* recorded = recorded_operations()) return recorded->push_back({what, std::move(run)}), void();
   const auto number = static_cast<uint32_t>(orders.size());
   join(stream->clock, host_clock);
   stream->clock[stream] = number;
@@ -229,6 +230,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidConfiguration";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
   }
@@ -270,6 +273,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (emulation::recorded_operations() != nullptr) return cudaErrorStreamCaptureUnsupported;
   std::lock_guard lock(emulation::device);
   join(emulation::host_clock, stream->clock);
   drive(stream, [stream] { return stream->queue.empty(); });
@@ -298,6 +302,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return emulation::status();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (emulation::recorded_operations() != nullptr) return cudaErrorStreamCaptureUnsupported;
   std::lock_guard lock(emulation::device);
   join(emulation::host_clock, event->clock);
   drive(nullptr, [event, version = event->recorded] { return event->reached >= version; });

@@ -12,6 +12,12 @@ namespace emulation {
 void expect_others();
 using Operation = std::function<bool()>;
 void enqueue(cudaStream_t stream, const char* what, Operation run);
+// While the calling thread records a graph: where what it queues goes; else null.
+struct Recorded {
+  const char* what;
+  Operation run;
+};
+std::vector<Recorded>* recorded_operations();
 void synchronize_all();
 
 // Whether the order of streams, events and host waits puts one operation before the other; known from when they

@@ -1,5 +1,7 @@
 // Router, order of rows and permutes on a device against their CPU twins.
+#include "moe/aux_loss.h"
 #include "moe/capacity.h"
+#include "moe/capacity_order.h"
 #include "moe/expert_order.h"
 #include "moe/jitter.h"
 #include "moe/permute.h"
@@ -247,22 +249,90 @@ TEST_CASE("cuda: the routing of a pass adds up as on the CPU") {
     test::check_parity("sums", DType::f32, {{sums.begin(), sums.end()}}, [&]() -> Results {
       DeviceTensor p_d(p, {T, E}), weights_d(weights, {T, K}), lse_d(lse, {T}), entropy_d(entropy, {T});
       DeviceArray<int32_t> idx_d(idx);
-      std::vector<double> there(static_cast<size_t>(ranges * width), 0.5);
-      DeviceArray<double> blocks_d(std::vector<double>(static_cast<size_t>(moe::routing_blocks(a) * width), 1e9));
-      const moe::RoutingSums on_device{.sums = there.data(),
-                                       .block_sums = blocks_d.data(),
-                                       .scores_TE = p_d,
-                                       .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
-                                       .topk_weights_TK = weights_d,
-                                       .lse_T = lse_d,
-                                       .entropy_T = entropy_d,
-                                       .offsets = offsets.data(),
-                                       .count = ranges,
-                                       .divide = divide};
-      moe::routing_sums(on_device);
-      moe::add_block_sums(on_device, blocks_d.host().data());
+      DeviceArray<double> sums_d(std::vector<double>(static_cast<size_t>(ranges * width), 0.5));
+      moe::routing_sums({.sums = sums_d.data(),
+                         .scores_TE = p_d,
+                         .topk_idx_TK = idx_d.tensor(DType::i32, {T, K}),
+                         .topk_weights_TK = weights_d,
+                         .lse_T = lse_d,
+                         .entropy_T = entropy_d,
+                         .offsets = offsets.data(),
+                         .count = ranges,
+                         .divide = divide});
+      const std::vector<double> there = sums_d.host();
       return {{there.begin(), there.end()}};
     });
+  }
+}
+
+TEST_CASE("cuda: balance losses and their gradients are the CPU's") {
+  const int64_t E = 70, granules = 3, sequences = 150, width = moe::routing_sums_width(E),
+                ranges = granules * sequences;
+  std::vector<double> sums;
+  for (float value : fresh_values(ranges * width, DType::f32)) sums.push_back(std::round(std::fabs(value) * 8));
+  for (int64_t i = 0; i < ranges; i += 7) std::fill_n(sums.begin() + i * width, width, 0.0);  // nothing was routed
+  std::vector<double> counts;
+  for (float value : fresh_values(E, DType::f32)) counts.push_back(std::round(std::fabs(value) * 100));
+  const std::vector<double> before(static_cast<size_t>(granules * width), 0.25);
+  moe::SequenceLosses losses{
+      .sequence_sums = sums.data(), .num_granules = granules, .sequences_per_granule = sequences, .num_experts = E};
+  moe::SwitchLossGradient gradient{.sums = sums.data(), .factor = 0.7, .num_ranges = ranges, .num_experts = E};
+  for (bool global : {false, true}) {
+    std::vector<double> granule_sums = before;
+    std::vector<float> dprobabilities = poisoned(ranges * E);
+    losses.granule_sums = granule_sums.data(), gradient.dprobabilities_NE = dprobabilities.data();
+    gradient.counts_E = global ? counts.data() : nullptr;
+    moe::sequence_losses(losses);
+    moe::switch_loss_gradient(gradient);
+    test::check_parity("balance", DType::f32, {{granule_sums.begin(), granule_sums.end()}, dprobabilities},
+                       [&]() -> Results {
+                         DeviceArray<double> granule_d(before), sums_d(sums), counts_d(counts);
+                         DeviceTensor dprobabilities_d({ranges, E});
+                         moe::SequenceLosses losses_there = losses;
+                         losses_there.granule_sums = granule_d.data(), losses_there.sequence_sums = sums_d.data();
+                         losses_there.device = Device::cuda;
+                         moe::sequence_losses(losses_there);
+                         moe::SwitchLossGradient there = gradient;
+                         there.dprobabilities_NE = Tensor(dprobabilities_d).f32(), there.sums = sums_d.data(),
+                         there.device = Device::cuda;
+                         there.counts_E = global ? counts_d.data() : nullptr;
+                         moe::switch_loss_gradient(there);
+                         const std::vector<double> total = granule_d.host();
+                         return {{total.begin(), total.end()}, dprobabilities_d.host()};
+                       });
+  }
+}
+
+TEST_CASE("cuda: places of experts with a capacity are taken as on the CPU") {
+  const int64_t T = 300, E = 7, K = 3, G = 3;
+  const std::vector<int64_t> offsets{0, 90, 90, 280};  // some rows are in no granule
+  const std::vector<int32_t> positions{3, 0, 6, 2, 1, 5, 4};
+  std::vector<int32_t> idx;
+  for (int64_t i = 0; i < T * K; ++i) {
+    idx.push_back(i / K % 6 == 1 ? -1 : static_cast<int32_t>(philox(test::fresh_seed(), 0)[0] % E));
+  }
+  for (int64_t places : {1, 25, 200}) {  // fewer than are chosen, and more than tokens
+    const size_t rows = static_cast<size_t>(E * G * places);
+    std::vector<int32_t> tokens(rows, 99), slots(rows, 99), rows_TK(idx.size(), 99);
+    moe::CapacityOrder a{.tokens_N = tokens.data(),
+                         .slots_N = slots.data(),
+                         .rows_TK = rows_TK.data(),
+                         .topk_idx_TK = ConstTensor(idx.data(), DType::i32, {T, K}),
+                         .position_E = positions.data(),
+                         .granules = {offsets.data(), G, true},
+                         .places = places,
+                         .num_experts = E};
+    moe::capacity_order(a);
+    test::check_parity(
+        "places", DType::f32, {as_floats(tokens), as_floats(slots), as_floats(rows_TK)}, [&]() -> Results {
+          DeviceArray<int32_t> idx_d(idx), positions_d(positions), rows_d(std::vector<int32_t>(idx.size(), 99));
+          DeviceArray<int32_t> tokens_d(std::vector<int32_t>(rows, 99)), slots_d(tokens_d.host());
+          moe::CapacityOrder there = a;
+          there.tokens_N = tokens_d.data(), there.slots_N = slots_d.data(), there.rows_TK = rows_d.data();
+          there.topk_idx_TK = idx_d.tensor(DType::i32, {T, K}), there.position_E = positions_d.data();
+          moe::capacity_order(there);
+          return {as_floats(tokens_d.host()), as_floats(slots_d.host()), as_floats(rows_d.host())};
+        });
   }
 }
 

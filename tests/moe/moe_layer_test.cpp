@@ -86,7 +86,7 @@ struct Fixture {
   explicit Fixture(const Variant& v)
       : config(changed(v)),
         tokens(v.sequences * seq_len(v)),
-        shared{{}, {}, 1, v.granules, 1},
+        shared{.seed = 1, .granules_per_step = v.granules},
         ep(comm::make_self_group()),
         layer(config, kLayer, store, *ep, shared) {
     // one granule's gradient is its chain; with several, sums on a grid
@@ -134,6 +134,13 @@ struct Fixture {
     for (const nn::Parameter& p : store.all()) {
       weights[p.spec.name] = Doubles(p.weight.f32(), p.weight.f32() + p.elements);
     }
+    layer.begin_step();
+    layer.begin_pass(pass);
+  }
+  // After the passes of a step.
+  void end_step() {
+    shared.recorded.fetch();
+    layer.take_recorded();
   }
   static ModelConfig changed(const Variant& v) {
     ModelConfig c = base();
@@ -204,6 +211,7 @@ TEST_CASE("moe_layer: what is recorded of the router equals the definition") {
     const auto x = test::values(7, T * D);
     auto y = test::poisoned(T * D);
     f.layer.forward(f.pass, tensor(x, {T, D}), tensor(y, {T, D}));
+    f.end_step();
     const MoeReference::Result r = f.reference(test::to_double(x), f.weights);
     const moe::LoadStatistics& recorded = f.layer.statistics();
     const auto sum = [](const std::vector<double>& parts) { return std::accumulate(parts.begin(), parts.end(), 0.0); };
@@ -241,7 +249,11 @@ TEST_CASE("moe_layer: dropped tokens are those of the definition and counted per
     f.reference.config = f.config;
     const auto x = test::values(7, f.tokens * 5);
     auto y = test::poisoned(f.tokens * 5);
+    layer.begin_step();
+    layer.begin_pass(f.pass);
     layer.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(y, {f.tokens, 5}));
+    f.shared.recorded.fetch();
+    layer.take_recorded();
     const MoeReference::Result r = f.reference(test::to_double(x), f.weights);
     test::check_close(y, r.y_TD, 3e-6, "y");
     for (int64_t g = 0; g < 2; ++g) {
@@ -281,6 +293,7 @@ TEST_CASE("moe_layer: what is not counted leaves no trace, as if it were not the
     test::check_same_bits({row, row + S * D}, {y.begin() + b * S * D, y.begin() + (b + 1) * S * D}, "y");
     for (auto value = row + S * D; value != row + padded * D; ++value) CHECK(*value == 0);
   }
+  with.end_step(), without.end_step();
   CHECK(with.layer.aux_loss(0) == without.layer.aux_loss(0));
   CHECK(with.layer.statistics().z_sums_G == without.layer.statistics().z_sums_G);
   CHECK(with.layer.statistics().tokens_per_expert_GE == without.layer.statistics().tokens_per_expert_GE);
@@ -297,6 +310,7 @@ TEST_CASE("moe_layer: balance by sequence is balance by granule, bit by bit, whe
     auto y = test::poisoned(f.tokens * 5), dx = test::poisoned(f.tokens * 5);
     f.layer.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(y, {f.tokens, 5}));
     f.layer.backward(f.pass, tensor(x, {f.tokens, 5}), tensor(dy, {f.tokens, 5}), tensor(dx, {f.tokens, 5}));
+    f.end_step();
     for (int64_t g = 0; g < 4; ++g) dx.push_back(static_cast<float>(f.layer.aux_loss(g)));
     results.push_back(dx);
   }
@@ -312,6 +326,7 @@ TEST_CASE("moe_layer: evaluation drops nothing and counts nothing") {
   f.layer.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(y, {f.tokens, 5}));
   f.reference.config.router.capacity_factor.reset();
   test::check_close(y, f.reference(test::to_double(x), f.weights).y_TD, 3e-6, "y");
+  f.end_step();
   for (int64_t count : f.layer.statistics().tokens_per_expert_GE) CHECK(count == 0);
   for (int64_t dropped : f.layer.statistics().dropped_G) CHECK(dropped == 0);
 }
@@ -324,7 +339,7 @@ TEST_CASE("moe_layer: one expert is a dense FFN, and equal experts are too whoev
     f.config.num_experts_per_tok = std::min<int64_t>(E, 2);
     f.config.router = {};
     nn::ParameterStore store, dense_store;
-    moe::MoeShared shared{{}, {}, 1, 2, 1};
+    moe::MoeShared shared{.seed = 1, .granules_per_step = 2};
     moe::MoeLayer layer(f.config, kLayer, store, *f.ep, shared);
     nn::DenseFfn dense(dense_store, "dense", kLayer, 5, 3, {});
     store.commit(1, true), dense_store.commit(1, true);
@@ -343,6 +358,7 @@ TEST_CASE("moe_layer: one expert is a dense FFN, and equal experts are too whoev
     const auto x = test::values(7, f.tokens * 5);
     auto y = test::poisoned(f.tokens * 5), expected = test::poisoned(f.tokens * 5);
     f.pass.arena = &arena;
+    layer.begin_step();
     layer.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(y, {f.tokens, 5}));
     f.pass.arena = &dense_arena;
     dense.forward(f.pass, tensor(x, {f.tokens, 5}), tensor(expected, {f.tokens, 5}));

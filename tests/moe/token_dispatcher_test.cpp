@@ -59,7 +59,7 @@ void on_ranks_in_chunks(int ranks, int64_t chunks, Body body) {
     const int64_t end = std::min<int64_t>(kGranules, ((ep->rank() + 1) * kGranules + ranks - 1) / ranks);
     const int64_t T = (end - begin) * kTokensPerGranule, first = begin * kTokensPerGranule;
     TokenDispatcher dispatcher(*ep, kExperts, kSlots, kHidden, {}, chunks);
-    dispatcher.reserve(kGranules * kTokensPerGranule, 1.0);
+    dispatcher.reserve({.max_rows = kGranules * kTokensPerGranule});
     std::vector<int32_t> idx;
     std::vector<float> x, weights;
     std::vector<int64_t> offsets{0}, numbers;
@@ -212,7 +212,7 @@ TEST_CASE("token_dispatcher: more rows than planned for grow the room and are co
   comm::run_thread_ranks(2, 1, [](std::unique_ptr<comm::Group> ep) {
     TokenDispatcher dispatcher(*ep, 2, 1, kHidden);
     const int64_t T = 6;
-    dispatcher.reserve(T, 1.0);
+    dispatcher.reserve({.max_rows = T});
     const std::vector<int32_t> idx(static_cast<size_t>(T), 1);  // all to the second rank
     const std::vector<int64_t> offsets{0, T};
     const int64_t number = ep->rank();

@@ -5,6 +5,7 @@
 
 #include "engine/core/cuda_check.h"
 #include "engine/core/device_algorithms.h"
+#include "engine/core/graph.h"
 #include "engine/core/readback.h"
 #include "tests/support/device.h"
 
@@ -55,6 +56,48 @@ TEST_CASE("cuda: what ops leave for the host comes with one wait, and later in o
   CHECK(round(5000) == 1);
   int32_t elsewhere = 0;
   CHECK_THROWS(readback.host(&elsewhere));
+}
+
+TEST_CASE("cuda: a graph queues again what was recorded, with what it copied then") {
+  Buffer from(8, Device::cuda), to(8, Device::cuda), constant(8, Device::cuda);
+  const auto content = [](const Buffer& buffer) {
+    int64_t value = 0;
+    copy_to_host(&value, buffer.data(), 8);
+    return value;
+  };
+  const auto set = [](const Buffer& buffer, int64_t value) { copy_to_device(buffer.data(), &value, 8); };
+  int64_t number = 7;
+  Graph graph;
+  CHECK(!graph.recorded());
+  set(from, 1);
+  graph.record([&] {
+    device_copy(to.data(), from.data(), 8);
+    copy_to_device(constant.data(), &number, 8);
+  });
+  number = 8;
+  CHECK(graph.recorded());
+  CHECK(content(to) == 0);  // nothing has run
+  for (int64_t value : {2, 3}) {
+    set(from, value), set(constant, 0);
+    graph.launch();
+    CHECK(content(to) == value);
+    CHECK(content(constant) == 7);
+  }
+  CHECK_THROWS_WITH(graph.record([] { device_synchronize(); }), doctest::Contains("waits while a graph is recorded"));
+  CHECK_THROWS_WITH(graph.record([] { Buffer(8, Device::cuda); }), doctest::Contains("memory is taken while"));
+  CHECK(!graph.recorded());
+  CHECK(content(to) == 3);  // the stream is as it was
+}
+
+TEST_CASE("cuda: copies to the device take turns with those before them, however many there are") {
+  const int64_t bytes = (int64_t{9} << 20) + 5;  // more than both halves
+  std::vector<char> sent(static_cast<size_t>(bytes));
+  for (size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<char>(i * 31 + i / 4096);
+  Buffer memory(bytes, Device::cuda);
+  copy_to_device(memory.data(), sent.data(), bytes);
+  std::vector<char> back(sent.size());
+  copy_to_host(back.data(), memory.data(), bytes);
+  CHECK(back == sent);
 }
 
 TEST_CASE("cuda: memory that is not there is an error of the environment") {

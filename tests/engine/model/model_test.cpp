@@ -115,16 +115,19 @@ struct Fixture {
   // The objective that training descends; with `backward` it also fills the gradients.
   double objective(bool backward) {
     model.begin_step();
-    model.forward(pass, view(tokens));
-    model.loss(pass, view(targets), Tensor(losses.data(), DType::f32, {static_cast<int64_t>(losses.size())}));
-    if (backward) model.backward(pass, view(tokens));
+    nn::Pass one = pass;
+    model.begin_pass(one, view(tokens), view(targets));
+    model.forward(one);
+    model.loss(one, Tensor(losses.data(), DType::f32, {static_cast<int64_t>(losses.size())}));
+    if (backward) model.backward(one);
+    model.end_step();
     double total = 0;
     for (float loss : losses) total += static_cast<double>(loss) * pass.loss_scale;
     const RouterConfig& router = config.model.router;
     const double sequences = router.aux_loss_scope == "sequence" ? kSequences : 1;
     for (size_t l = 0; l < model.moe_layers().size(); ++l) {
       moe::MoeLayer& layer = *model.moe_layers()[l];
-      if (router.aux_loss_kind != "hf" || l == 0) total += router.aux_loss_coef * layer.aux_loss(0) / sequences;
+      if (router.aux_loss_kind != "hf" || l == 0) total += router.aux_loss_coef * model.aux_loss(l, 0) / sequences;
       total += router.z_loss_coef * layer.statistics().z_sums_G[0] / static_cast<double>(counted);
     }
     return total;
@@ -198,7 +201,8 @@ TEST_CASE("model: logits with kept keys and values equal those of the whole pass
     pass.num_sequences = 1;
     pass.granules = {};
     const ConstTensor tokens = ConstTensor(f.tokens.data(), DType::i32, {S});
-    f.model.forward(pass, tokens);
+    f.model.begin_pass(pass, tokens);
+    f.model.forward(pass);
     f.model.logits(pass, 0, test::tensor(whole, {S, V}));
     f.model.reserve_keys(1, S);
     for (int64_t begin = 0, length = 5; begin < S; begin += length, length = 1) {  // a prompt, then token by token
@@ -208,7 +212,8 @@ TEST_CASE("model: logits with kept keys and values equal those of the whole pass
       part.kept = where;
       part.positions += begin;
       part.document_starts += begin;
-      f.model.forward(part, tokens.slice_rows(begin, length));
+      f.model.begin_pass(part, tokens.slice_rows(begin, length));
+      f.model.forward(part);
       f.model.logits(part, length - 1, test::tensor(one, {1, V}));
       const int64_t row = begin + length - 1;
       test::check_same_bits(one, {whole.begin() + row * V, whole.begin() + (row + 1) * V}, "logits");

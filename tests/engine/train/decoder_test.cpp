@@ -60,7 +60,8 @@ std::vector<float> whole_pass(Fixture& f, const std::vector<int32_t>& tokens) {
   data::document_mask(tokens.data(), T, true, positions.data(), starts.data());
   f.model.plan(T);
   nn::Pass pass{.num_sequences = 1, .seq_len = T, .positions = positions.data(), .document_starts = starts.data()};
-  f.model.forward(pass, ConstTensor(tokens.data(), DType::i32, {T}));
+  f.model.begin_pass(pass, ConstTensor(tokens.data(), DType::i32, {T}));
+  f.model.forward(pass);
   std::vector<float> logits = test::poisoned(T * V);
   f.model.logits(pass, 0, Tensor(logits.data(), DType::f32, {T, V}));
   return logits;

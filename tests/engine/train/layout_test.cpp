@@ -195,9 +195,10 @@ TEST_CASE("layout: balance losses, expert bias, z-loss, shared expert, clipping,
   check_all_layouts({full_config(), kManySteps});
 }
 
-TEST_CASE("layout: capacity, shared expert with gate, query/key norms, tied embeddings") {
+TEST_CASE("layout: capacity, pooled balance loss, shared expert with gate, query/key norms, tied embeddings") {
   Config config = tiny_config();
   config.model.router.capacity_factor = 0.8;
+  config.model.router.aux_loss_kind = "hf";
   config.model.n_shared_experts = 1;
   config.model.shared_expert_gate = true;
   config.model.qk_norm = "head";

@@ -186,23 +186,89 @@ TEST_CASE("cuda: training runs free to the CPU's loss, twice to the same bits, a
   }
 }
 
-TEST_CASE("cuda: the host waits once for each layer with experts and pass, whatever it records and drops") {
-  const auto waits_of_a_step = [](int64_t layers) {
-    Config config = tiny_config();
-    config.model.num_hidden_layers = layers, config.train.micro_batch = 4;
-    config.model.router.capacity_factor = 1.0, config.model.router.aux_loss_scope = "sequence";
-    config.model.router.jitter = 0.1;
-    Run run(config, Device::cuda);
-    ChoiceCounter seen;
-    run.trainer.model().observe_routing(&seen);
-    run.step();
-    const int64_t before = device_waits().count;
-    run.step();
-    CHECK(seen.choices == layers * 16 * 12 * 2);  // every token's, before drops
-    return device_waits().count - before;
-  };
+namespace {
+
+// How often the host waits in a step, after one that finds out how much there is to fetch.
+int64_t waits_of_a_step(int64_t layers, int64_t micro_batch, bool capacity) {
+  Config config = tiny_config();
+  config.model.num_hidden_layers = layers, config.train.micro_batch = micro_batch;
+  if (capacity) config.model.router.capacity_factor = 1.0;
+  config.model.router.aux_loss_scope = "sequence", config.model.router.jitter = 0.1;
+  Run run(config, Device::cuda);
+  ChoiceCounter seen;
+  run.trainer.model().observe_routing(&seen);
+  run.step();
+  const int64_t before = device_waits().count;
+  run.step();
+  CHECK(seen.choices == layers * 16 * 12 * 2);  // every token's, before drops
+  return device_waits().count - before;
+}
+
+// A pass of evaluation, whose rows are not bounded by a capacity.
+void evaluate_once(Run& run) {
+  const Config& config = run.trainer.config();
+  std::vector<int32_t> sample(static_cast<size_t>(config.train.seq_len + 1)), positions, starts(sample.size(), 0);
+  test::tiny_sample(config, 0, sample.data());
+  for (int32_t t = 0; t < config.train.seq_len; ++t) positions.push_back(t);
+  nn::Pass pass{.num_sequences = 1,
+                .seq_len = config.train.seq_len,
+                .positions = positions.data(),
+                .document_starts = starts.data()};
+  run.trainer.model().begin_pass(pass, ConstTensor(sample.data(), DType::i32, {config.train.seq_len}));
+  run.trainer.model().forward(pass);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: the host waits once for each layer with experts and pass, with a capacity only when a step ends") {
   const int64_t passes = 16 / 4;
-  CHECK(waits_of_a_step(3) - waits_of_a_step(2) == passes);
+  CHECK(waits_of_a_step(3, 4, false) - waits_of_a_step(2, 4, false) == passes);
+  const int64_t waits = waits_of_a_step(1, 16, true);
+  CHECK(waits <= 4);
+  CHECK(waits_of_a_step(3, 4, true) == waits);
+}
+
+TEST_CASE("cuda: passes launched as graphs give the bits of passes queued one by one") {
+  const Variant variants[] = {
+      {"capacity by weight, expert bias",
+       [](Config& c) { c.model.router.capacity_factor = 1.0, c.model.router.bias_update_rate = 0.01; }},
+      {"capacity by position, balance over the global batch, tied embeddings, bf16",
+       [](Config& c) {
+         c.model.router.capacity_factor = 0.8, c.model.router.drop_policy = "position";
+         c.model.router.aux_loss_scope = "global", c.model.tie_word_embeddings = true, c.train.precision = "bf16";
+       }},
+      {"capacity, balance by sequence, a shared expert",
+       [](Config& c) {
+         c.model.router.capacity_factor = 1.2, c.model.router.aux_loss_scope = "sequence", c.model.n_shared_experts = 1;
+       }},
+      {"no experts, parts of granules",
+       [](Config& c) { c.model.num_experts = 0, c.model.intermediate_size = 40, c.train.micro_batch = 2; }},
+  };
+  for (const Variant& variant : variants) {
+    INFO(std::string(variant.name));
+    Config config = tiny_config();
+    config.train.micro_batch = 4;
+    variant.change(config);
+    Run graphs(config, Device::cuda), calls(config, Device::cuda);
+    calls.trainer.pass_graphs().stop();
+    ChoiceCounter seen;
+    const int64_t steps = steps_are_slow() ? 5 : 10, passes = 16 / *config.train.micro_batch;
+    for (int64_t step = 0; step < steps; ++step) {
+      if (step == 5) graphs.trainer.model().observe_routing(&seen);
+      if (step == 7) evaluate_once(graphs);
+      const train::StepResult a = graphs.step(), b = calls.step();
+      CHECK(a.loss == b.loss);
+      CHECK(a.aux_loss == b.aux_loss);
+      CHECK(a.grad_norm == b.grad_norm);
+      CHECK(a.recomputed == b.recomputed);
+      INFO("step ", step + 1);
+      REQUIRE(graphs.trainer.digest() == calls.trainer.digest());
+      if (step >= 5 && config.model.num_experts > 0)
+        CHECK(seen.choices == config.model.num_hidden_layers * 16 * 12 * 2);
+    }
+    CHECK(graphs.trainer.pass_graphs().launches() >= 2 * passes);
+    CHECK(calls.trainer.pass_graphs().launches() == 0);
+  }
 }
 
 TEST_CASE("cuda: a trainer takes the memory that was planned") {
