@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Plants the bugs of tests/planted_bugs.txt one at a time in a copy of the repository; each must fail its test.
 
-usage: plant_bugs.py [--build DIRECTORY] [--sample N] [--only LIST] [--results FILE]
+usage: plant_bugs.py [--build DIRECTORY] [--emulated-build DIRECTORY] [--sample N] [--only LIST] [--results FILE]
 
 --build      a build directory of the repository to go on from, up to date (default: everything is built anew)
+--emulated-build  the same with -Dcuda=emulated, for tests called x_cuda_test
 --sample N   every so many-th bug so that about N are planted (default: all)
 --only LIST  bugs whose file or test contains one of these, comma-separated
 --results    also writes the table to FILE, with date and commit
@@ -54,17 +55,26 @@ def run(command, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "DATA": cwd}, timeout=1800)
 
 
-def copy_repository(build, copy):
-    """With the build directory, whose paths are relative: what is built is up to date there, too."""
-    kept = build and os.path.relpath(build, ROOT)
+def copy_repository(builds, copy):
+    """With the build directories, whose paths are relative: what is built is up to date there, too. `builds`: for each
+    kind of CUDA the one to go on from, or None."""
+    kept = {cuda: os.path.relpath(build, ROOT) for cuda, build in builds.items() if build}
     shutil.copytree(ROOT, copy, ignore=lambda directory, names: [
-        name for name in names if name in (".git", "runs") or name.startswith("build") and directory == ROOT and name != kept])
-    if kept:
-        os.rename(os.path.join(copy, kept), os.path.join(copy, "build-bugs"))
-        return
-    setup = run(["meson", "setup", "build-bugs", "-Dcuda=disabled", "-Doptimization=1"], copy)
-    if setup.returncode != 0:
-        sys.exit(setup.stdout)
+        name for name in names if name in (".git", "runs") or
+        name.startswith("build") and directory == ROOT and name not in kept.values()])
+    for cuda, build in kept.items():
+        os.rename(os.path.join(copy, build), os.path.join(copy, f"bugs-{cuda}"))
+
+
+def build_directory(test, copy):
+    """Where a test is built: one on a device is built for an emulated one. Set up if it is not there yet."""
+    cuda = "emulated" if test.endswith("_cuda_test") else "disabled"
+    directory = f"bugs-{cuda}"
+    if not os.path.exists(os.path.join(copy, directory)):
+        setup = run(["meson", "setup", directory, f"-Dcuda={cuda}", "-Doptimization=1"], copy)
+        if setup.returncode != 0:
+            sys.exit(setup.stdout)
+    return directory
 
 
 def passes(test, copy):
@@ -73,11 +83,12 @@ def passes(test, copy):
     script = os.path.join(copy, "tests", "tools", test)
     of_commands = test.endswith(".py")
     target = "switchyard" if of_commands else f"tests/{test}"
-    build = run(["ninja", "-C", "build-bugs", target], copy)
+    directory = build_directory(test, copy)
+    build = run(["ninja", "-C", directory, target], copy)
     if build.returncode != 0:
         print(next((line for line in build.stdout.splitlines() if " error: " in line), build.stdout))
         return None
-    program = os.path.join("build-bugs", target)
+    program = os.path.join(directory, target)
     return run(["python3", "-B", script, program, copy] if of_commands else [program], copy).returncode == 0
 
 
@@ -106,6 +117,7 @@ def verdict_of(bug, copy, sound):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build")
+    parser.add_argument("--emulated-build")
     parser.add_argument("--sample", type=int)
     parser.add_argument("--only", default="")
     parser.add_argument("--results")
@@ -117,7 +129,7 @@ def main():
     rows, sound = [], set()
     with tempfile.TemporaryDirectory() as temporary:
         copy = os.path.join(temporary, "switchyard")
-        copy_repository(options.build, copy)
+        copy_repository({"disabled": options.build, "emulated": options.emulated_build}, copy)
         for bug in bugs:
             verdict = verdict_of(bug, copy, sound)
             rows.append((bug["path"], bug["what"], bug["test"], verdict))

@@ -140,7 +140,7 @@ compare_safetensors() {
 }
 
 # Each bug that is planted has to fail its test.
-planted_bugs() { run python3 scripts/plant_bugs.py --build build-ci "$@" && pass; }
+planted_bugs() { run python3 scripts/plant_bugs.py --build build-ci --emulated-build build-emulated "$@" && pass; }
 
 fifty_steps_without_avx() { STEPS=50 run bash tests/e2e/no_avx_test.sh "$root/build-ci/switchyard" "$root" && pass; }
 

@@ -84,4 +84,21 @@ class PinnedCopy {
 // overwrites it, in stream order.
 void* device_scratch(int64_t bytes);
 
+// Side streams of the calling thread, for parts of an op that do not depend on each other. After use(i) device_stream()
+// and device_scratch() are those of side stream i, which goes on where the thread's own stream was when the fork began.
+// After join() they are the thread's own again, and its stream goes on when all side streams are done. The host waits
+// for nothing, and must not until the fork is joined. A fork that an exception ends is not joined.
+class DeviceFork {
+ public:
+  static constexpr int kStreams = 4;
+  explicit DeviceFork(int64_t scratch_bytes);  // of each side stream, so that the parts need not allocate
+  ~DeviceFork();
+  DeviceFork(const DeviceFork&) = delete;
+  void use(int stream);
+  void join();
+
+ private:
+  bool used_[kStreams] = {};
+};
+
 }  // namespace engine

@@ -88,6 +88,16 @@ void* device_scratch(int64_t) {
   require_device();
   return nullptr;
 }
+DeviceFork::DeviceFork(int64_t) {
+  require_device();
+}
+DeviceFork::~DeviceFork() = default;
+void DeviceFork::use(int) {
+  require_device();
+}
+void DeviceFork::join() {
+  require_device();
+}
 
 void Graph::record(const std::function<void()>&) {
   require_device();

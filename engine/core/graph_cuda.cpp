@@ -1,22 +1,21 @@
 #include <utility>
 
-#include "engine/core/cuda_check.h"
-#include "engine/core/device_context.h"
+#include "engine/core/cuda_context.h"
 #include "engine/core/graph.h"
 
 namespace engine {
 
 void Graph::record(const std::function<void()>& queue) {
   forget();
-  DeviceContext& context = device_context();
+  CudaContext& context = cuda_context();
   ENSURE(context.recorded_copies == nullptr, "a graph is recorded inside of another");
   cudaGraph_t graph = nullptr;
   const auto end = [&] {
     context.recorded_copies = nullptr;
-    return cudaStreamEndCapture(context.stream, &graph);
+    return cudaStreamEndCapture(context.own.stream, &graph);
   };
   // relaxed: memory for copies is taken meanwhile, and what else is not allowed we look for ourselves
-  CUDA_CHECK(cudaStreamBeginCapture(context.stream, cudaStreamCaptureModeRelaxed));
+  CUDA_CHECK(cudaStreamBeginCapture(context.own.stream, cudaStreamCaptureModeRelaxed));
   context.recorded_copies = &copied_;
   try {
     queue();
@@ -37,7 +36,7 @@ void Graph::launch() const {
 }
 
 void Graph::forget() noexcept {
-  if (!copied_.empty()) cudaStreamSynchronize(device_context().stream);  // a launch may still read them
+  if (!copied_.empty()) cudaStreamSynchronize(cuda_context().own.stream);  // a launch may still read them
   if (graph_ != nullptr) cudaGraphExecDestroy(std::exchange(graph_, nullptr));
   for (void* memory : copied_) cudaFreeHost(memory);
   copied_.clear();

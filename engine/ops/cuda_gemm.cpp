@@ -12,7 +12,6 @@
 namespace engine::ops::cuda {
 namespace {
 
-constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 constexpr uint32_t kBestAlignment = 256;
 
 void check(cublasStatus_t status, const char* call, const Gemm& g) {
@@ -138,7 +137,7 @@ cublasLtMatmulAlgo_t choose(const Library& lib, const Gemm& g) {
   const Call call(g);
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", g);
-  const auto workspace = static_cast<uint64_t>(kWorkspaceBytes);
+  const auto workspace = static_cast<uint64_t>(kGemmWorkspaceBytes);
   const struct {
     cublasLtMatmulPreferenceAttributes_t attribute;
     uint32_t alignment;
@@ -181,8 +180,8 @@ void gemm(const Gemm& g) {
   const Call call(g);
   const float alpha = 1.0f, beta = g.accumulate ? 1.0f : 0.0f;
   check(cublasLtMatmul(lib.handle, call.description, &alpha, g.b.data, call.first, g.a.data, call.second, &beta,
-                       g.result, call.result, g.result, call.result, &known->second, device_scratch(kWorkspaceBytes),
-                       kWorkspaceBytes, device_stream()),
+                       g.result, call.result, g.result, call.result, &known->second,
+                       device_scratch(kGemmWorkspaceBytes), kGemmWorkspaceBytes, device_stream()),
         "cublasLtMatmul", g);
 }
 

@@ -14,6 +14,14 @@ struct GemmOperand {
   bool transposed = false;
 };
 
+// What a stream's products may take of its device_scratch(). An emulated device needs none, and takes time for what it
+// has to protect.
+#if defined(SWITCHYARD_EMULATED)
+inline constexpr int64_t kGemmWorkspaceBytes = int64_t{1} << 16;
+#else
+inline constexpr int64_t kGemmWorkspaceBytes = int64_t{32} << 20;
+#endif
+
 // result[M, N] = a[M, K] * b[K, N], with `accumulate` added to what result holds. K = 0 leaves zero, or what was there.
 // On the calling thread's stream; its workspace is device_scratch().
 struct Gemm {

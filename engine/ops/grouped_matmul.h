@@ -2,12 +2,14 @@
 //
 // Work is cut into (expert, row tile) tasks that threads take as they come, so uneven loads do not wait for the
 // largest expert. Bits are those of matmul.h applied to each expert's rows. Offsets and lists of weights are in host
-// memory on every device.
+// memory on every device. On a GPU `way` says how the products are done (grouped_way.h): all but batched give the bits
+// of matmul.h there, too.
 #pragma once
 
 #include "engine/core/dispatch.h"
 #include "engine/core/gradient.h"
 #include "engine/core/tensor.h"
+#include "engine/ops/grouped_way.h"
 
 namespace engine::ops {
 
@@ -19,6 +21,7 @@ struct GroupedMatmulForward {
   const ConstTensor* packed_weights_e = nullptr;  // [e], each by pack_weight()
   const int64_t* offsets_e = nullptr;             // [e + 1]
   int64_t num_experts = 0;
+  GroupedWay way = kGroupedWay;
 };
 void grouped_matmul_forward(const GroupedMatmulForward& a);
 
@@ -30,6 +33,7 @@ struct GroupedMatmulBackwardInput {
   const int64_t* offsets_e = nullptr;        // [e + 1]
   int64_t num_experts = 0;
   bool accumulate = false;
+  GroupedWay way = kGroupedWay;
 };
 void grouped_matmul_backward_input(const GroupedMatmulBackwardInput& a);
 
@@ -43,6 +47,7 @@ struct GroupedMatmulBackwardWeight {
   const int64_t* granule_offsets = nullptr;  // [e * (num_granules + 1)]
   int64_t num_experts = 0, num_granules = 0;
   bool ends = true, begins = false;  // as in GranuleRows
+  GroupedWay way = kGroupedWay;
 };
 void grouped_matmul_backward_weight(const GroupedMatmulBackwardWeight& a);
 

@@ -4,8 +4,10 @@
 
 #include "comm/imagined_group.h"
 #include "engine/config/parameter_count.h"
+#include "engine/core/device.h"
 #include "engine/core/thread_pool.h"
 #include "engine/model/model.h"
+#include "engine/ops/grouped_way.h"
 #include "engine/ops/matmul.h"
 #include "engine/train/pass_schedule.h"
 #include "engine/train/trainer.h"
@@ -69,11 +71,14 @@ int64_t plan_scratch(const ModelConfig& m, int64_t seq_len, int threads) {
 }
 
 // The largest that an op asks for on a GPU: the workspace of products, that of attention's backward pass (in bf16 by
-// cuDNN the gradients of up to 1 GiB of scores at a time), or sorted choices.
+// cuDNN the gradients of up to 1 GiB of scores at a time), or sorted choices; and where the experts' products are
+// spread over side streams, a workspace for each.
 int64_t plan_gpu_scratch(const ModelConfig& m, int64_t rows, int64_t seq_len, int64_t element_bytes) {
   const int64_t scores = element_bytes < 4 ? rows * m.num_attention_heads * seq_len * element_bytes : 0;
-  const int64_t sorting = 24 * rows * std::max<int64_t>(m.num_experts_per_tok, 1);
-  return std::max({int64_t{32} << 20, std::min(scores, int64_t{1} << 30), sorting});
+  const int64_t sorting = 24 * rows * std::max<int64_t>(m.num_experts_per_tok, 1), product = int64_t{32} << 20;
+  const bool side_streams = m.num_experts > 0 && ops::kGroupedWay == ops::GroupedWay::streams;
+  return std::max({product, std::min(scores, int64_t{1} << 30), sorting}) +
+         (side_streams ? DeviceFork::kStreams * product : 0);
 }
 
 int64_t plan_tokens(const Config& config, const Layout& layout, int64_t rows) {

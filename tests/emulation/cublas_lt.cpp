@@ -1,8 +1,8 @@
 #include <cublasLt.h>
-#include <cuda_bf16.h>
 
 #include <algorithm>
 
+#include "tests/emulation/matrix_product.h"
 #include "tests/emulation/stream.h"
 
 struct cublasLtContext {};
@@ -12,57 +12,7 @@ struct cublasLtMatmulPreferenceOpaque_t {
 struct cublasLtMatmulDescOpaque_t {
   bool transposed[2] = {false, false};
 };
-struct cublasLtMatrixLayoutOpaque_t {
-  cudaDataType type;
-  int64_t rows, columns, step;
-};
-
-namespace {
-
-using Layout = cublasLtMatrixLayoutOpaque_t;
-
-// A column-major matrix.
-struct Matrix {
-  const void* data;
-  Layout layout;
-
-  float load(int64_t row, int64_t column) const {
-    const int64_t i = row + column * layout.step;
-    return layout.type == CUDA_R_32F ? static_cast<const float*>(data)[i]
-                                     : __bfloat162float(static_cast<const __nv_bfloat16*>(data)[i]);
-  }
-  int64_t element_bytes() const { return layout.type == CUDA_R_32F ? 4 : 2; }
-  // Column by column: what lies between them belongs to others.
-  template <class Touch>
-  void touch(Touch range) const {
-    for (int64_t j = 0; j < layout.columns; ++j) {
-      range(static_cast<const char*>(data) + j * layout.step * element_bytes(),
-            static_cast<size_t>(layout.rows * element_bytes()));
-    }
-  }
-};
-
-void product(const Matrix& a, bool a_transposed, const Matrix& b, bool b_transposed, float alpha, float beta,
-             const Matrix& d, int64_t depth) {
-  for (int64_t j = 0; j < d.layout.columns; ++j) {
-    for (int64_t i = 0; i < d.layout.rows; ++i) {
-      float sum = 0;
-      for (int64_t k = 0; k < depth; ++k) {
-        sum += (a_transposed ? a.load(k, i) : a.load(i, k)) * (b_transposed ? b.load(j, k) : b.load(k, j));
-      }
-      const float result = alpha * sum + (beta == 0 ? 0.0f : beta * d.load(i, j));
-      void* to = const_cast<void*>(d.data);
-      const int64_t at = i + j * d.layout.step;
-      if (d.layout.type == CUDA_R_32F) {
-        static_cast<float*>(to)[at] = result;
-      } else {
-        static_cast<__nv_bfloat16*>(to)[at] = __float2bfloat16(result);
-      }
-    }
-  }
-}
-
-}  // namespace
+struct cublasLtMatrixLayoutOpaque_t : emulation::MatrixLayout {};
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
   *handle = new cublasLtContext;
@@ -89,7 +39,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t description) {
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, uint64_t rows,
                                           uint64_t columns, int64_t leading_dimension) {
-  *layout = new Layout{type, static_cast<int64_t>(rows), static_cast<int64_t>(columns), leading_dimension};
+  *layout = new cublasLtMatrixLayoutOpaque_t{
+      {type, static_cast<int64_t>(rows), static_cast<int64_t>(columns), leading_dimension}};
   return type == CUDA_R_32F || type == CUDA_R_16BF ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
@@ -134,7 +85,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void* workspace,
                               size_t workspace_bytes, cudaStream_t stream) {
   const auto [a_transposed, b_transposed] = description->transposed;
-  const Matrix A{a, *a_layout}, B{b, *b_layout}, D{d, *d_layout};
+  const emulation::Matrix A{a, *a_layout}, B{b, *b_layout}, D{d, *d_layout};
   const int64_t depth = a_transposed ? A.layout.rows : A.layout.columns;
   const bool fits = (a_transposed ? A.layout.columns : A.layout.rows) == D.layout.rows &&
                     (b_transposed ? B.layout.rows : B.layout.columns) == D.layout.columns &&
@@ -150,12 +101,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
   }
   const float factor = *static_cast<const float*>(alpha), kept = *static_cast<const float*>(beta);
   emulation::enqueue(stream, "matmul", [=, a_t = a_transposed, b_t = b_transposed] {
-    A.touch(emulation::device_read);
-    B.touch(emulation::device_read);
-    if (kept != 0) D.touch(emulation::device_read);
     emulation::device_written(workspace, std::min<size_t>(workspace_bytes, 256));
-    D.touch(emulation::device_written);
-    product(A, a_t, B, b_t, factor, kept, D, depth);
+    emulation::product(A, a_t, B, b_t, factor, kept, D, depth);
     return true;
   });
   return CUBLAS_STATUS_SUCCESS;

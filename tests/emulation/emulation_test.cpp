@@ -1,6 +1,7 @@
 // The emulated device finds what it is there to find: one mistake per case, and nothing in correct code.
 #include "tests/emulation/emulation.h"
 
+#include <cublas_v2.h>
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -124,6 +125,55 @@ TEST_CASE("emulation: mistakes between streams are found") {
     if (is_checked()) CHECK((faults.find("race between streams") != std::string::npos) == mistake.device);
     if (!is_checked()) CHECK(faults == "");
   }
+}
+
+TEST_CASE("emulation: what a grouped product is given is checked") {
+  emulation::set({});
+  cudaStream_t stream = nullptr;
+  char* memory = nullptr;
+  cublasHandle_t handle = nullptr;
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  REQUIRE(cudaMalloc(reinterpret_cast<void**>(&memory), 4096) == cudaSuccess);
+  REQUIRE(cublasCreate(&handle) == CUBLAS_STATUS_SUCCESS);
+  cudaMemsetAsync(memory, 0, 4096, stream);
+  // two products of 2 x 2 matrices; the lists of pointers lie behind the workspace
+  struct Given {
+    std::vector<void*> results;
+    int k = 2, size = 1;
+    bool workspace = true, lists_on_device = true;
+    cudaDataType type = CUDA_R_32F, result_type = CUDA_R_32F;
+  };
+  const auto faults_of = [&](const Given& given) {
+    void *operands[] = {memory + 1024, memory + 1024}, **lists = reinterpret_cast<void**>(memory + 512);
+    cudaMemcpyAsync(lists, operands, sizeof operands, cudaMemcpyHostToDevice, stream);
+    cudaMemcpyAsync(lists + 2, given.results.data(), 16, cudaMemcpyHostToDevice, stream);
+    cublasSetStream(handle, stream);
+    if (given.workspace) cublasSetWorkspace(handle, memory, 512);
+    const cublasOperation_t operations[] = {CUBLAS_OP_N, CUBLAS_OP_T};
+    const int twos[] = {2, 2}, depths[] = {2, given.k}, sizes[] = {1, given.size};
+    const float ones[] = {1, 1}, zeros[] = {0, 0};
+    void** from = given.lists_on_device ? lists : operands;
+    const cublasStatus_t status = cublasGemmGroupedBatchedEx(
+        handle, operations, operations, twos, twos, depths, ones, from, given.type, twos, from, given.type, twos, zeros,
+        lists + 2, given.result_type, twos, 2, sizes, CUBLAS_COMPUTE_32F);
+    cudaStreamSynchronize(stream);
+    const std::string faults = joined(emulation::take_faults());
+    return status == CUBLAS_STATUS_SUCCESS ? faults : "status " + std::to_string(status) + "\n" + faults;
+  };
+  const std::vector<void*> apart = {memory + 2048, memory + 3072};
+  float on_host[4] = {};
+  CHECK(faults_of({apart}) == "");
+  CHECK(faults_of({.results = apart, .k = 0}) == "status 7\n");
+  CHECK(faults_of({.results = apart, .size = 0}) == "status 7\n");
+  CHECK(faults_of({.results = apart, .type = CUDA_R_16BF}) == "status 15\n");
+  CHECK(faults_of({.results = apart, .lists_on_device = false}).find("lists of pointers are not") != std::string::npos);
+  CHECK(faults_of({.results = apart, .workspace = false}).find("would allocate") != std::string::npos);
+  CHECK(faults_of({{memory + 2048, on_host}}).find("a matrix is not in device memory") != std::string::npos);
+  CHECK(faults_of({{memory + 2048, memory + 2056}}).find("results overlap") != std::string::npos);
+  CHECK(faults_of({.results = {memory + 2048, memory + 2066}, .type = CUDA_R_16BF, .result_type = CUDA_R_16BF})
+            .find("not aligned") != std::string::npos);
+  cudaFree(memory);
+  cudaStreamDestroy(stream);
 }
 
 TEST_CASE("emulation: host code that uses a device pointer ends with a message") {

@@ -1,13 +1,7 @@
 // The part of cuBLASLt that engine/ops/cuda_gemm.cpp uses, by plain loops on the stream's queue.
 #pragma once
 
-#include <cuda_runtime.h>
-
-enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
-using cudaDataType = cudaDataType_t;
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
-enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
-enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68 };
+#include <cublas_v2.h>
 
 using cublasLtHandle_t = struct cublasLtContext*;
 using cublasLtMatmulDesc_t = struct cublasLtMatmulDescOpaque_t*;

@@ -119,6 +119,40 @@ TEST_CASE("cuda: the workspace grows and stays") {
   device_synchronize();
 }
 
+TEST_CASE("cuda: side streams begin after what was queued, and what is queued after them waits for all of them") {
+  const int64_t count = 3000, parts = 2 * DeviceFork::kStreams;
+  const std::vector<float> values = test::values(test::fresh_seed(), count);
+  const test::Results results = test::same_in_every_order([&]() -> test::Results {
+    test::DeviceTensor from({count}), middle({parts, count}), to({parts, count});
+    const auto part = [](const test::DeviceTensor& all, int64_t i) { return Tensor(all).slice_rows(i, 1).data; };
+    const int64_t bytes = count * 4, waits = device_waits().count;
+    const DeviceStream own = device_stream();
+    void* own_scratch = device_scratch(bytes);
+    copy_to_device(Tensor(from).data, values.data(), bytes);
+    {
+      DeviceFork fork(bytes);
+      for (int64_t i = 0; i < parts; ++i) {
+        fork.use(static_cast<int>(i) % DeviceFork::kStreams);
+        CHECK(device_stream() != own);
+        CHECK(device_scratch(bytes) != own_scratch);
+        device_copy(device_scratch(bytes), Tensor(from).data, bytes);  // which the stream's next part overwrites
+        device_copy(part(middle, i), device_scratch(bytes), bytes);
+      }
+      CHECK_THROWS(device_synchronize());
+      CHECK_THROWS(DeviceFork(bytes));
+      fork.join();
+    }
+    CHECK(device_stream() == own);
+    device_copy(Tensor(to).data, Tensor(middle).data, parts * bytes);
+    CHECK(device_waits().count == waits);
+    return {to.host()};
+  });
+  for (int64_t i = 0; i < parts; ++i) {
+    const auto begin = results[0].begin() + i * count;
+    test::check_same_bits({begin, begin + count}, values, "part " + std::to_string(i));
+  }
+}
+
 TEST_CASE("cuda: pairs are sorted by key, equal keys in their order") {
   for (int64_t count : {0, 1, 5, 3000}) {
     std::vector<int32_t> keys, values;

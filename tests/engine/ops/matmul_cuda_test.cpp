@@ -1,6 +1,6 @@
 // Products on a device against their CPU twins.
-#include "engine/ops/grouped_matmul.h"
 #include "engine/ops/matmul.h"
+
 #include "tests/support/device.h"
 #include "tests/support/packed.h"
 
@@ -71,71 +71,5 @@ TEST_CASE("cuda: matmul forward with and without bias, and backward, over stride
           },
           1e-2);  // of one element, whose terms are of the order of one, nothing may be left
     }
-  });
-}
-
-TEST_CASE("cuda: grouped_matmul with uneven and idle experts over granules") {
-  const int64_t E = 4, N = 9, D = 13, G = 2;
-  const std::vector<int64_t> offsets = {0, 17, 17, 18, 40};
-  const std::vector<int64_t> granule_offsets = {0, 10, 17, 17, 17, 17, 17, 17, 18, 18, 30, 40};
-  const int64_t R = offsets.back();
-  test::for_each_storage([&](DType storage) {
-    const auto x = fresh_values(R * D, storage), dy = fresh_values(R * N, storage);
-    std::vector<std::vector<float>> weights, panels;
-    std::vector<ConstTensor> forward_views, gradient_views;
-    std::vector<test::ChainGradient> dweights(static_cast<size_t>(E), test::ChainGradient({N, D}));
-    std::vector<WeightGradient> gradients;
-    for (int64_t e = 0; e < E; ++e) {
-      weights.push_back(fresh_values(N * D, storage));
-      panels.push_back(packed(weights.back(), N, D));
-    }
-    for (size_t e = 0; e < static_cast<size_t>(E); ++e) {
-      forward_views.push_back(flat(panels[e]));
-      gradient_views.push_back(tensor(weights[e], {N, D}));
-      gradients.push_back(dweights[e].gradient());
-      gradients.back().chain.data = dweights[e].data.data();
-    }
-    auto run = [&](const Tensor& y_RN, const Tensor& dx_RD, const ConstTensor& x_RD, const ConstTensor& dy_RN,
-                   const std::vector<ConstTensor>& for_forward, const std::vector<ConstTensor>& for_gradient,
-                   const std::vector<WeightGradient>& weight_gradients) {
-      ops::grouped_matmul_forward({.y_RN = y_RN,
-                                   .x_RD = x_RD,
-                                   .packed_weights_e = for_forward.data(),
-                                   .offsets_e = offsets.data(),
-                                   .num_experts = E});
-      ops::grouped_matmul_backward_input({.dx_RD = dx_RD,
-                                          .dy_RN = dy_RN,
-                                          .weights_eND = for_gradient.data(),
-                                          .offsets_e = offsets.data(),
-                                          .num_experts = E});
-      ops::grouped_matmul_backward_weight({.dweights_eND = weight_gradients.data(),
-                                           .x_RD = x_RD,
-                                           .dy_RN = dy_RN,
-                                           .granule_offsets = granule_offsets.data(),
-                                           .num_experts = E,
-                                           .num_granules = G});
-    };
-    std::vector<float> y = poisoned(R * N), dx = poisoned(R * D);
-    run(tensor(y, {R, N}), tensor(dx, {R, D}), tensor(x, {R, D}), tensor(dy, {R, N}), forward_views, gradient_views,
-        gradients);
-    Results cpu = {y, dx};
-    for (const auto& dweight : dweights) cpu.push_back(dweight.data);
-    test::check_parity("grouped_matmul", storage, cpu, [&]() -> Results {
-      DeviceTensor x_d(x, {R, D}, storage), dy_d(dy, {R, N}, storage), y_d({R, N}, storage), dx_d({R, D}, storage);
-      std::vector<DeviceTensor> weights_d;
-      std::vector<DeviceGradient> dweights_d;
-      std::vector<ConstTensor> views;
-      std::vector<WeightGradient> gradients_d;
-      for (size_t e = 0; e < static_cast<size_t>(E); ++e) {
-        weights_d.emplace_back(weights[e], std::initializer_list<int64_t>{N, D}, storage);
-        dweights_d.emplace_back(std::initializer_list<int64_t>{N, D});
-        views.push_back(weights_d.back());
-        gradients_d.push_back(dweights_d.back().gradient());
-      }
-      run(y_d, dx_d, x_d, dy_d, views, views, gradients_d);
-      Results results = {y_d.host(), dx_d.host()};
-      for (const DeviceGradient& dweight : dweights_d) results.push_back(dweight.chain());
-      return results;
-    });
   });
 }
