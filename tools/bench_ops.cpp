@@ -9,6 +9,7 @@
 #include "engine/core/thread_pool.h"
 #include "engine/ops/fma_peak.h"
 #include "engine/ops/read_rate.h"
+#include "engine/train/grouped_ways.h"
 #include "engine/train/step_time.h"
 #include "tools/bench.h"
 #include "tools/measured_layout.h"
@@ -31,11 +32,55 @@ const char* limit_name(Limit limit) {
   return limit == Limit::memory ? "memory" : "arithmetic";
 }
 
+// A product for each line, a way for each column, the fastest one named; the way in use has a star.
+void print_ways(const train::GroupedWays& ways) {
+  std::printf("\ngrouped products of %lld experts with %.0f rows each: us and GFLOP/s of each way; * in use\n",
+              static_cast<long long>(ways.experts), static_cast<double>(ways.rows) / static_cast<double>(ways.experts));
+  std::printf("%-46s", "product");
+  for (const ops::GroupedWay way : ops::kGroupedWays) {
+    std::printf(" %22s", str(grouped_way_name(way), way == ops::kGroupedWay ? " *" : "").c_str());
+  }
+  std::printf("  fastest\n");
+  for (const train::GroupedWays::Product& product : ways.products) {
+    std::printf("%-46s", product.name.c_str());
+    for (const auto& [way, seconds] : product.times) {
+      if (seconds) {
+        std::printf(" %11.2f %10.1f", *seconds * 1e6, product.flops / *seconds * 1e-9);
+      } else {
+        std::printf(" %22s", str("not ", dtype_name(product.operands), " to ", dtype_name(product.results)).c_str());
+      }
+    }
+    std::printf("  %s\n", grouped_way_name(product.fastest()));
+  }
+}
+
+nlohmann::ordered_json to_json(const train::GroupedWays& ways) {
+  nlohmann::ordered_json products = nlohmann::ordered_json::array();
+  for (const train::GroupedWays::Product& product : ways.products) {
+    nlohmann::ordered_json seconds;  // null: the way does not take the types
+    for (const auto& time : product.times) {
+      nlohmann::ordered_json& of_way = seconds[grouped_way_name(time.way)];
+      if (time.seconds) of_way = *time.seconds;
+    }
+    products.push_back({{"op", product.name},
+                        {"flops", product.flops},
+                        {"seconds", seconds},
+                        {"fastest", grouped_way_name(product.fastest())}});
+  }
+  return {{"experts", ways.experts},
+          {"rows", ways.rows},
+          {"in_use", grouped_way_name(ops::kGroupedWay)},
+          {"products", products}};
+}
+
 int run(const Options& options) {
   const Config config = load_config(options.config, options.sets);
   const train::Layout layout = measured_layout(config, options.ranks, options.threads, options.device);
   const bool on_gpu = layout.device == Device::cuda;
-  const train::Machine machine = train::measure_machine(config, layout, options.seconds);
+  const bool has_ways = on_gpu && config.model.num_moe_layers() > 0;
+  const double for_ways = has_ways ? options.seconds / 4 : 0;
+  const train::Machine machine = train::measure_machine(config, layout, options.seconds - for_ways);
+  const train::GroupedWays ways = has_ways ? time_grouped_ways(config, layout, for_ways) : train::GroupedWays{};
   const ClusterConfig& limits = machine.description;
   const std::vector<StepOp> ops = train::step_ops(train::sample_of(config, layout.device), layout);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
@@ -70,16 +115,18 @@ int run(const Options& options) {
                 bytes * 1e-6, seconds * 1e6, op.flops / seconds * 1e-9, bytes / seconds * 1e-9, 1 / slowdown, limit);
   }
   if (options.json) {
-    const nlohmann::ordered_json result = {{"ranks", layout.ranks},
-                                           {"threads", layout.threads},
-                                           {"cpu", cpu_target_name(cpu_target())},
-                                           {"device", options.device},
-                                           {"peak_flops_per_second", limits.flops_per_second},
-                                           {"read_bytes_per_second", limits.memory_bytes_per_second},
-                                           {"ops", rows}};
+    nlohmann::ordered_json result = {{"ranks", layout.ranks},
+                                     {"threads", layout.threads},
+                                     {"cpu", cpu_target_name(cpu_target())},
+                                     {"device", options.device},
+                                     {"peak_flops_per_second", limits.flops_per_second},
+                                     {"read_bytes_per_second", limits.memory_bytes_per_second},
+                                     {"ops", rows}};
+    if (has_ways) result["grouped_products"] = to_json(ways);
     std::printf("%s\n", result.dump().c_str());
   } else {
     std::printf("\nA fraction above 1: the operands were in a cache.\n");
+    if (has_ways) print_ways(ways);
   }
   return 0;
 }

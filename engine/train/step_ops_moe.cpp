@@ -1,8 +1,7 @@
 #include <algorithm>
 
-#include "engine/ops/grouped_matmul.h"
 #include "engine/ops/residual_add.h"
-#include "engine/train/step_op_list.h"
+#include "engine/train/grouped_products.h"
 #include "moe/permute.h"
 #include "moe/router.h"
 #include "moe/token_dispatcher.h"
@@ -12,75 +11,18 @@ namespace {
 
 constexpr const char *kForward = "experts forward", *kBackward = "experts backward";
 
-// The three products of one projection [N, D] of all experts of a rank.
 void add_projection(StepOpList& list, const std::string& name, int64_t N, int64_t D, double calls, double weights) {
-  const StepShapes& s = list.shapes();
-  const int64_t R = s.R, experts = s.experts, granules = s.granules * s.layout.ep_size;
-  const double r = static_cast<double>(R), n = static_cast<double>(N), d = static_cast<double>(D);
-  const double all = static_cast<double>(experts) * n * d;
-  list.add(
-      {.name = name + " forward",
-       .phase = kForward,
-       .limit = Limit::grouped_matmul,
-       .calls = calls,
-       .flops = 2 * r * n * d,
-       .bytes = 4 * (r * d + r * n + all)},
-      [=](Operands& o, comm::ParallelGroups&) {
-        std::vector<ConstTensor> weights_e;
-        for (int64_t e = 0; e < experts; ++e) weights_e.push_back(o.packed(N, D));
-        ops::GroupedMatmulForward a{
-            .y_RN = o.rows({R, N}), .x_RD = o.rows({R, D}), .offsets_e = o.offsets(R, experts), .num_experts = experts};
-        return [a, weights_e]() mutable {
-          a.packed_weights_e = weights_e.data();
-          ops::grouped_matmul_forward(a);
-        };
-      });
-  list.add({.name = name + " input gradient",
-            .phase = kBackward,
-            .limit = Limit::grouped_matmul,
-            .calls = calls,
-            .flops = 2 * r * n * d,
-            .bytes = 4 * (r * d + r * n + all)},
-           [=](Operands& o, comm::ParallelGroups&) {
-             std::vector<ConstTensor> weights_e;
-             for (int64_t e = 0; e < experts; ++e) weights_e.push_back(o.rows({N, D}));
-             ops::GroupedMatmulBackwardInput a{.dx_RD = o.rows({R, D}),
-                                               .dy_RN = o.rows({R, N}),
-                                               .offsets_e = o.offsets(R, experts),
-                                               .num_experts = experts};
-             return [a, weights_e]() mutable {
-               a.weights_eND = weights_e.data();
-               ops::grouped_matmul_backward_input(a);
-             };
-           });
-  list.add({.name = name + " weight gradient",
-            .phase = kBackward,
-            .limit = Limit::grouped_matmul,
-            .calls = calls,
-            .flops = 2 * r * n * d,
-            .bytes = 4 * (r * d + r * n) + 16 * all * static_cast<double>(granules)},
-           [=](Operands& o, comm::ParallelGroups&) {
-             std::vector<WeightGradient> gradients_e;
-             for (int64_t e = 0; e < experts; ++e) gradients_e.push_back(o.gradient({N, D}));
-             // expert by expert, granule by granule, where each granule of an expert begins; its end is the next's
-             // begin
-             const int64_t* all_parts = o.offsets(R, experts * granules);
-             std::vector<int64_t> offsets;
-             for (int64_t e = 0; e < experts; ++e) {
-               for (int64_t g = 0; g <= granules; ++g) offsets.push_back(all_parts[e * granules + g]);
-             }
-             ops::GroupedMatmulBackwardWeight a{.x_RD = o.rows({R, D}),
-                                                .dy_RN = o.rows({R, N}),
-                                                .num_experts = experts,
-                                                .num_granules = granules,
-                                                .ends = true,
-                                                .begins = true};
-             return [a, gradients_e, offsets]() mutable {
-               a.dweights_eND = gradients_e.data();
-               a.granule_offsets = offsets.data();
-               ops::grouped_matmul_backward_weight(a);
-             };
-           });
+  for (const GroupedProduct& product : grouped_products(list.shapes(), name, N, D)) {
+    list.add({.name = product.name,
+              .phase = product.forward ? kForward : kBackward,
+              .limit = Limit::grouped_matmul,
+              .calls = calls,
+              .flops = product.flops,
+              .bytes = product.bytes},
+             [prepare = product.prepare](Operands& o, comm::ParallelGroups&) {
+               return [run = prepare(o)] { run(ops::kGroupedWay); };
+             });
+  }
   list.pack(name, kForward, N, D, weights);
 }
 
@@ -192,9 +134,9 @@ void add_moe_ops(StepOpList& list) {
   add_rows(list, calls);
   const int64_t D = m.hidden_size, F = m.moe_intermediate_size;
   const double weights = s.moe_layers * static_cast<double>(s.experts);
-  add_projection(list, "experts gate_proj and up_proj", F, D, 2 * calls, 2 * weights);
+  add_projection(list, kGateAndUp, F, D, 2 * calls, 2 * weights);
   list.swiglu("experts swiglu", kForward, kBackward, s.R, F, calls);
-  add_projection(list, "experts down_proj", D, F, calls, weights);
+  add_projection(list, kDown, D, F, calls, weights);
   if (m.n_shared_experts > 0) add_dense_ffn(list, "shared", m.n_shared_experts * F, s.moe_layers);
 }
 

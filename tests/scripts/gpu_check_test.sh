@@ -19,6 +19,7 @@ stand_in meson 'mkdir -p "$2/tests" && touch "$2/build.ninja"
   printf "#!/bin/bash\n" >"$2/tests/nccl_ranks_test"
   cat >"$2/switchyard" <<"END"
 #!/bin/bash
+[[ "$1 $2" != "bench ops" ]] || { printf "other op\n\ngrouped products\nexperts forward 1 2 3\n"; exit; }
 [[ $1 != bench ]] || { echo "$3: 777 tokens/s, 0.1 s per step"; exit; }
 loss=2.5
 [[ $* != *"--ranks 4"* ]] || loss=${LOSS:-2.5}
@@ -73,6 +74,8 @@ settings=()
 run_check bench
 expect "the table has the speed of steps" '[[ $code == 0 && $(grep -c "ok  *[0-9]* s  777 tokens/s" <<<"$output") == 3 ]] &&
   [[ $output =~ "PyTorch reach"\ +SKIP.*"no torch" ]]'
+expect "and that of each way of grouped products" \
+  '[[ $output == *"grouped products"*"experts forward 1 2 3"* && $output != *"other op"* ]]'
 
 run_check --emulated sanitize
 expect "the emulated device has its own checker" \
