@@ -79,7 +79,7 @@ PinnedCopy::~PinnedCopy() {
 
 void PinnedCopy::reserve(int64_t bytes) {
   ENSURE(data_ == nullptr, "the memory of a copy does not grow");
-  device_context();  // the thread's device
+  cuda_context();  // the thread's device
   void* memory = nullptr;
   CUDA_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
   data_ = static_cast<char*>(memory);
