@@ -10,6 +10,7 @@
 #include "engine/ops/grouped_way.h"
 #include "engine/ops/matmul.h"
 #include "engine/train/pass_schedule.h"
+#include "engine/train/shards.h"
 #include "engine/train/trainer.h"
 
 namespace engine::train {
@@ -38,8 +39,7 @@ int64_t packed_bytes(nn::ParameterStore& store, bool tied) {
 }
 
 int64_t moment_bytes(const nn::ParameterBlock& block, int64_t ranks) {
-  const int64_t blocks = block.elements / nn::kParameterBlock;
-  return blocks / ranks * nn::kParameterBlock * 8;
+  return shard_elements(layer_ranges(block, ranks), 0) * 8;
 }
 
 int64_t round_up(int64_t n, int64_t multiple) {

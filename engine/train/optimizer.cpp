@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/core/error.h"
 #include "engine/core/transfer.h"
@@ -16,13 +17,6 @@ namespace {
 
 using nn::kParameterBlock;
 static_assert(ops::kChangedBlock == kParameterBlock);
-
-std::vector<int64_t> shard_begins(int64_t elements, int ranks) {
-  const int64_t blocks = elements / kParameterBlock;
-  std::vector<int64_t> begins;
-  for (int64_t rank = 0; rank <= ranks; ++rank) begins.push_back(blocks * rank / ranks * kParameterBlock);
-  return begins;
-}
 
 // Elements [begin, end) of a buffer of `dtype`.
 Tensor part(const Buffer& buffer, DType dtype, int64_t begin, int64_t end) {
@@ -39,70 +33,75 @@ Optimizer::Optimizer(const OptimizerConfig& config, nn::ParameterStore& store, c
   for (const TensorTable::Entry& entry : table.entries()) {
     if (entry.local != nullptr) first_blocks[entry.local] = entry.first_block;
   }
-  for (auto [block, group] :
-       {std::pair{&store.dense(), groups.world.get()}, {&store.expert(), groups.expert_dp.get()}}) {
-    add_shards(*block, *group);
-    add_slices(shards_.back(), first_blocks);
-    add_ranges(shards_.back());
-  }
+  add_ranges(store.dense(), *groups.world);
+  add_ranges(store.expert(), *groups.expert_dp);
+  for (const Range& range : ranges_) add_slices(range, first_blocks);
   block_sums_.resize(static_cast<size_t>(table.num_blocks()));
   square_sums_.resize(table.entries().size());
 }
 
-void Optimizer::add_shards(nn::ParameterBlock& block, comm::Group& group) {
-  Shards& shards = shards_.emplace_back();
-  shards.block = &block, shards.group = &group, shards.begins = shard_begins(block.elements, group.size());
-  const int64_t count = shards.end() - shards.begin(), blocks = count / kParameterBlock;
-  shards.exp_avg = Buffer(count * 4, store_.device());
-  shards.exp_avg_sq = Buffer(count * 4, store_.device());
-  shards.block_sums = Buffer(blocks * 8, store_.device());
-  shards.updated = Buffer(blocks * 4, store_.device());
-  shards.block_sums_here.resize(static_cast<size_t>(blocks));
-  moments_bytes_ += count * 8;
+void Optimizer::add_ranges(nn::ParameterBlock& block, comm::Group& group) {
+  Shard& shard = shards_.emplace_back();
+  shard.block = &block, shard.group = &group;
+  const std::vector<LayerRange> ranges = layer_ranges(block, group.size());
+  for (const LayerRange& range : ranges) ranges_.push_back({range, &shard});
+  const int64_t elements = shard_elements(ranges, group.rank()), blocks = elements / kParameterBlock;
+  shard.exp_avg = Buffer(elements * 4, store_.device());
+  shard.exp_avg_sq = Buffer(elements * 4, store_.device());
+  shard.block_sums = Buffer(blocks * 8, store_.device());
+  shard.updated = Buffer(blocks * 4, store_.device());
+  shard.block_sums_here.resize(static_cast<size_t>(blocks));
+  moments_bytes_ += elements * 8;
 }
 
-void Optimizer::add_ranges(Shards& shards) {
-  for (const nn::Parameter* parameter : shards.block->members) {
-    const int64_t layer = parameter->spec.layer;
-    const bool goes_on = !ranges_.empty() && ranges_.back().shards == &shards && ranges_.back().layer == layer;
-    if (!goes_on) ranges_.push_back({&shards, layer, parameter->begin, 0, {}});
-    const int64_t blocks = (parameter->elements + kParameterBlock - 1) / kParameterBlock;
-    ranges_.back().end = parameter->begin + blocks * kParameterBlock;
-  }
-  for (Range& range : ranges_) {
-    if (range.shards != &shards) continue;
-    for (int64_t begin : shards.begins) {
-      range.begins.push_back(std::clamp(begin, range.begin, range.end) - range.begin);
-    }
-  }
+// Without its place in the shard.
+Optimizer::Piece Optimizer::own_piece(const Range& range) const {
+  const int rank = range.shard->group->rank();
+  return {range.shard, range.piece_begin(rank), range.piece_end(rank), 0};
 }
 
-void Optimizer::add_slices(Shards& shards, const std::map<const nn::Parameter*, int64_t>& first_blocks) {
-  for (nn::Parameter* parameter : shards.block->members) {
-    const int64_t begin = std::max(parameter->begin, shards.begin());
-    const int64_t end = std::min(parameter->begin + parameter->elements, shards.end());
+// In the order of the shard, whose elements placed so far are counted.
+void Optimizer::add_slices(const Range& range, const std::map<const nn::Parameter*, int64_t>& first_blocks) {
+  Piece piece = own_piece(range);
+  if (piece.begin == piece.end) return;
+  piece.in_shard = std::exchange(range.shard->placed, range.shard->placed + piece.end - piece.begin);
+  const bool touches = !pieces_.empty() && pieces_.back().shard == piece.shard && pieces_.back().end == piece.begin;
+  if (touches) pieces_.back().end = piece.end;
+  if (!touches) pieces_.push_back(piece);
+  for (nn::Parameter* parameter : range.shard->block->members) {
+    const int64_t begin = std::max(parameter->begin, piece.begin);
+    const int64_t end = std::min(parameter->begin + parameter->elements, piece.end);
     if (begin >= end) continue;
-    OptimizerSlice slice{.parameter = parameter,
-                         .begin = begin - parameter->begin,
-                         .count = end - begin,
-                         .exp_avg = shards.exp_avg.f32() + (begin - shards.begin()),
-                         .exp_avg_sq = shards.exp_avg_sq.f32() + (begin - shards.begin()),
-                         .weight_decay = parameter->spec.decays ? config_.weight_decay : 0.0};
-    for (const ParameterGroupConfig& group : config_.groups) {
-      if (fnmatch(group.pattern.c_str(), parameter->spec.name.c_str(), 0) != 0) continue;
-      slice.lr_scale = group.lr_scale;
-      if (group.weight_decay) slice.weight_decay = *group.weight_decay;
-    }
-    slices_.push_back(slice);
-    slice_blocks_.push_back({.shards = &shards,
-                             .in_shard = (begin - shards.begin()) / kParameterBlock,
-                             .in_table = first_blocks.at(parameter) + slice.begin / kParameterBlock,
-                             .count = (slice.count + kParameterBlock - 1) / kParameterBlock});
-    const bool goes_on = !runs_.empty() && runs_.back().shards == &shards && runs_.back().lr_scale == slice.lr_scale &&
-                         runs_.back().weight_decay == slice.weight_decay;
-    if (!goes_on) runs_.push_back({&shards, begin, 0, slice.lr_scale, slice.weight_decay});
-    runs_.back().end = end;
+    add_slice(*parameter, {piece.shard, begin, end, piece.in_shard + begin - piece.begin}, first_blocks.at(parameter));
   }
+}
+
+void Optimizer::add_slice(nn::Parameter& parameter, const Piece& piece, int64_t first_block) {
+  OptimizerSlice slice{.parameter = &parameter,
+                       .begin = piece.begin - parameter.begin,
+                       .count = piece.end - piece.begin,
+                       .exp_avg = piece.shard->exp_avg.f32() + piece.in_shard,
+                       .exp_avg_sq = piece.shard->exp_avg_sq.f32() + piece.in_shard,
+                       .weight_decay = parameter.spec.decays ? config_.weight_decay : 0.0};
+  for (const ParameterGroupConfig& group : config_.groups) {
+    if (fnmatch(group.pattern.c_str(), parameter.spec.name.c_str(), 0) != 0) continue;
+    slice.lr_scale = group.lr_scale;
+    if (group.weight_decay) slice.weight_decay = *group.weight_decay;
+  }
+  slices_.push_back(slice);
+  slice_blocks_.push_back({.shard = piece.shard,
+                           .in_shard = piece.in_shard / kParameterBlock,
+                           .in_table = first_block + slice.begin / kParameterBlock,
+                           .count = (slice.count + kParameterBlock - 1) / kParameterBlock});
+  // weights begin at blocks: what lies between the end of one and the next is updated with it
+  const auto ends_before = [&](const Piece& last) {
+    return last.shard == piece.shard && piece.begin - last.begin == piece.in_shard - last.in_shard &&
+           piece.begin - last.end < kParameterBlock;
+  };
+  const bool goes_on = !runs_.empty() && ends_before(runs_.back().piece) && runs_.back().lr_scale == slice.lr_scale &&
+                       runs_.back().weight_decay == slice.weight_decay;
+  if (!goes_on) runs_.push_back({piece, slice.lr_scale, slice.weight_decay});
+  runs_.back().piece.end = piece.end;
 }
 
 void Optimizer::start_reduction(int64_t layer) {
@@ -113,18 +112,21 @@ void Optimizer::start_reduction(int64_t layer) {
 }
 
 void Optimizer::start(Range& range) {
-  Shards& shards = *range.shards;
-  const size_t rank = static_cast<size_t>(shards.group->rank());
-  const Tensor sums = part(shards.block->sums, DType::f64, range.begin, range.end);
-  const int64_t begin = range.begins[rank], count = range.begins[rank + 1] - begin;
-  // in place: a rank's own part is read by nobody else; the oldest of the ring is waited for
-  reductions_[num_reductions_++ % kMostReductions] =
-      shards.group->reduce_scatter_sum(sums.slice_rows(begin, count), sums, range.begins);
+  const Piece own = own_piece(range);
+  const Tensor sums = part(range.shard->block->sums, DType::f64, range.begin, range.end);
+  // in place: a rank's own part is read by nobody else
+  next_work(range.shard->group->reduce_scatter_sum(sums.slice_rows(own.begin - range.begin, own.end - own.begin), sums,
+                                                   range.begins));
   range.started = true;
 }
 
-void Optimizer::finish_reductions() {
-  for (size_t i = 0; i < kMostReductions; ++i) reductions_[num_reductions_++ % kMostReductions].wait();
+// Waits for the oldest of the ring.
+void Optimizer::next_work(comm::Work work) {
+  works_[num_works_++ % kMostWorks] = std::move(work);
+}
+
+void Optimizer::finish_works() {
+  for (size_t i = 0; i < kMostWorks; ++i) works_[num_works_++ % kMostWorks].wait();
   for (Range& range : ranges_) range.started = false;
 }
 
@@ -141,26 +143,28 @@ void Optimizer::reduce_gradients() {
   for (Range& range : ranges_) {
     if (!range.started) start(range);
   }
-  finish_reductions();
-  for (Shards& shards : shards_) {
-    set_zero(shards.block->gradient(0, shards.begin()));
-    set_zero(shards.block->gradient(shards.end(), shards.block->elements));
+  finish_works();
+  for (const Range& range : ranges_) {
+    const Piece own = own_piece(range);
+    set_zero(range.shard->block->gradient(range.begin, own.begin));
+    set_zero(range.shard->block->gradient(own.end, range.end));
   }
 }
 
 double Optimizer::gradient_norm() {
-  for (Shards& shards : shards_) {
-    const int64_t blocks = std::ssize(shards.block_sums_here);
-    if (blocks == 0) continue;
-    const Tensor sums = part(shards.block_sums, DType::f64, 0, blocks);
-    ops::squared_norm({.block_sums = sums.f64(),
-                       .x_N = shards.block->gradient(shards.begin(), shards.end()),
+  for (const Piece& piece : pieces_) {
+    ops::squared_norm({.block_sums = piece.shard->block_sums.f64() + piece.in_shard / kParameterBlock,
+                       .x_N = piece.shard->block->gradient(piece.begin, piece.end),
                        .block = kParameterBlock});
-    copy(Tensor(shards.block_sums_here.data(), DType::f64, {blocks}), sums);
+  }
+  for (Shard& shard : shards_) {
+    const int64_t blocks = std::ssize(shard.block_sums_here);
+    if (blocks == 0) continue;
+    copy(Tensor(shard.block_sums_here.data(), DType::f64, {blocks}), part(shard.block_sums, DType::f64, 0, blocks));
   }
   std::fill(block_sums_.begin(), block_sums_.end(), 0.0);
   for (const SliceBlocks& blocks : slice_blocks_) {
-    std::copy_n(blocks.shards->block_sums_here.data() + blocks.in_shard, blocks.count,
+    std::copy_n(blocks.shard->block_sums_here.data() + blocks.in_shard, blocks.count,
                 block_sums_.data() + blocks.in_table);
   }
   // every block has one owner, the others add zero
@@ -186,12 +190,12 @@ double Optimizer::gradient_norm() {
 void Optimizer::update(int64_t step, double lr, double clip) {
   const ops::BiasCorrections corrections = ops::adamw_bias_corrections(config_.betas[0], config_.betas[1], step);
   for (const Run& run : runs_) {
-    const Shards& shards = *run.shards;
-    const int64_t begin = run.begin - shards.begin(), end = run.end - shards.begin();
-    ops::adamw({.weight_N = part(shards.block->weights, DType::f32, run.begin, run.end),
-                .m_N = part(shards.exp_avg, DType::f32, begin, end),
-                .v_N = part(shards.exp_avg_sq, DType::f32, begin, end),
-                .gradient_N = shards.block->gradient(run.begin, run.end),
+    const Shard& shard = *run.piece.shard;
+    const int64_t begin = run.piece.in_shard, end = begin + run.piece.end - run.piece.begin;
+    ops::adamw({.weight_N = part(shard.block->weights, DType::f32, run.piece.begin, run.piece.end),
+                .m_N = part(shard.exp_avg, DType::f32, begin, end),
+                .v_N = part(shard.exp_avg_sq, DType::f32, begin, end),
+                .gradient_N = shard.block->gradient(run.piece.begin, run.piece.end),
                 .lr = static_cast<float>(lr * run.lr_scale),
                 .beta1 = static_cast<float>(config_.betas[0]),
                 .beta2 = static_cast<float>(config_.betas[1]),
@@ -200,22 +204,20 @@ void Optimizer::update(int64_t step, double lr, double clip) {
                 .clip = static_cast<float>(clip),
                 .bias_correction1 = static_cast<float>(corrections.first),
                 .bias_correction2 = static_cast<float>(corrections.second),
-                .changed = reinterpret_cast<uint32_t*>(shards.updated.data()) + begin / kParameterBlock});
+                .changed = reinterpret_cast<uint32_t*>(shard.updated.data()) + begin / kParameterBlock});
   }
-  std::array<comm::Work, 2> works;
-  for (size_t i = 0; i < works.size(); ++i) {
-    Shards& shards = shards_[i];
-    works[i] =
-        shards.group->all_gather_v(part(shards.block->weights, DType::f32, 0, shards.block->elements), shards.begins);
+  for (const Range& range : ranges_) {
+    const Tensor weights = part(range.shard->block->weights, DType::f32, range.begin, range.end);
+    next_work(range.shard->group->all_gather_v(weights, range.begins));
   }
-  for (comm::Work& work : works) work.wait();
+  finish_works();
   store_.weights_changed();
 }
 
 void Optimizer::clear_gradients() {
-  finish_reductions();
-  for (Shards& shards : shards_) {
-    const nn::ParameterBlock& block = *shards.block;
+  finish_works();
+  for (Shard& shard : shards_) {
+    const nn::ParameterBlock& block = *shard.block;
     if (block.chains.bytes() > 0) set_zero(part(block.chains, DType::f32, 0, block.elements));
     if (block.sums.bytes() > 0) set_zero(part(block.sums, DType::f64, 0, block.elements));
   }
@@ -225,13 +227,13 @@ void Optimizer::clear_gradients() {
 }
 
 void Optimizer::fetch_updated() {
-  for (Shards& shards : shards_) {
-    if (shards.block_sums_here.empty()) continue;
-    const Tensor marks = part(shards.updated, DType::i32, 0, std::ssize(shards.block_sums_here));
+  for (Shard& shard : shards_) {
+    if (shard.block_sums_here.empty()) continue;
+    const Tensor marks = part(shard.updated, DType::i32, 0, std::ssize(shard.block_sums_here));
     const HostCopy here(marks);
     for (size_t i = 0; i < slices_.size(); ++i) {
       const SliceBlocks& blocks = slice_blocks_[i];
-      if (blocks.shards != &shards) continue;
+      if (blocks.shard != &shard) continue;
       const int32_t* first = here.i32() + blocks.in_shard;
       if (std::find(first, first + blocks.count, 1) != first + blocks.count) slices_[i].updated = 1;
     }

@@ -1,8 +1,7 @@
 // AdamW with ZeRO-1: the optimizer state of a weight is spread over the ranks that hold the weight.
 //
-// Each flat block of the ParameterStore is cut at parameter-block boundaries into one shard per rank of its group
-// (world for dense weights, expert_dp for experts). A rank reduces, measures and updates its shards only, then
-// the weights are gathered.
+// A rank has a shard (shards.h) of each flat block of the ParameterStore, whose group is world for dense weights and
+// expert_dp for experts. It reduces, measures and updates that alone, then the weights are gathered.
 #pragma once
 
 #include <array>
@@ -14,6 +13,7 @@
 #include "engine/config/config.h"
 #include "engine/core/buffer.h"
 #include "engine/nn/parameters.h"
+#include "engine/train/shards.h"
 #include "engine/train/tensor_table.h"
 
 namespace engine::train {
@@ -38,7 +38,7 @@ class Optimizer {
   // them over ranks while the backward pass goes on.
   void start_reduction(int64_t layer);
 
-  // Collective: sums what is left; afterwards each rank holds the gradient of its shards (ParameterBlock::gradient),
+  // Collective: sums what is left; afterwards each rank holds the gradient of its shard (ParameterBlock::gradient),
   // and zeros elsewhere.
   void reduce_gradients();
 
@@ -47,7 +47,7 @@ class Optimizer {
   double gradient_norm();
   const std::vector<double>& square_sums() const { return square_sums_; }
 
-  // One AdamW step on this rank's shards with gradient * clip, which is zero afterwards; then gathers the weights.
+  // One AdamW step on this rank's shard with gradient * clip, which is zero afterwards; then gathers the weights.
   // `step` counts from 1.
   void update(int64_t step, double lr, double clip);
 
@@ -59,52 +59,55 @@ class Optimizer {
   int64_t state_bytes() const { return moments_bytes_; }
 
  private:
-  struct Shards {
+  // Of a flat block.
+  struct Shard {
     nn::ParameterBlock* block = nullptr;
     comm::Group* group = nullptr;
-    std::vector<int64_t> begins;  // [ranks + 1]
-    // of this rank's shard: moments, and by parameter block sums of squares (f64) and marks of what was updated (u32)
+    int64_t placed = 0;  // elements, while pieces are added
+    // moments, and by parameter block sums of squares (f64) and marks of what was updated (u32)
     Buffer exp_avg, exp_avg_sq, block_sums, updated;
     std::vector<double> block_sums_here;  // on the host
-    int64_t begin() const { return begins[static_cast<size_t>(group->rank())]; }
-    int64_t end() const { return begins[static_cast<size_t>(group->rank()) + 1]; }
   };
-  // Weights that lie beside each other in a shard and are updated alike: what one call updates.
+  // Elements [begin, end) of a flat block that are element `in_shard` and the following of its shard.
+  struct Piece {
+    Shard* shard;
+    int64_t begin, end, in_shard;
+  };
+  // Weights that lie beside each other in a piece and are updated alike: what one call updates.
   struct Run {
-    Shards* shards;
-    int64_t begin, end;  // in the flat block
+    Piece piece;
     double lr_scale, weight_decay;
   };
   // The parameter blocks of a slice.
   struct SliceBlocks {
-    Shards* shards;
+    Shard* shard;
     int64_t in_shard, in_table, count;  // the first of them, and how many
   };
-  // Weights of one layer that lie beside each other in a flat block: what is reduced at once.
-  struct Range {
-    Shards* shards;
-    int64_t layer;                // -1: outside of blocks
-    int64_t begin, end;           // in the flat block
-    std::vector<int64_t> begins;  // [ranks + 1] of the shards, relative to `begin`
+  // What is reduced and gathered at once.
+  struct Range : LayerRange {
+    Shard* shard;
     bool started = false;
   };
-  static constexpr size_t kMostReductions = 4;  // under way at once: each needs room for what it receives
+  static constexpr size_t kMostWorks = 4;  // under way at once: each needs room for what it receives
 
-  void add_shards(nn::ParameterBlock& block, comm::Group& group);
-  void add_slices(Shards& shards, const std::map<const nn::Parameter*, int64_t>& first_blocks);
-  void add_ranges(Shards& shards);
+  void add_ranges(nn::ParameterBlock& block, comm::Group& group);
+  void add_slices(const Range& range, const std::map<const nn::Parameter*, int64_t>& first_blocks);
+  void add_slice(nn::Parameter& parameter, const Piece& piece, int64_t first_block);
+  Piece own_piece(const Range& range) const;
   void start(Range& range);
-  void finish_reductions();
+  void next_work(comm::Work work);
+  void finish_works();
 
   OptimizerConfig config_;
   nn::ParameterStore& store_;
   const TensorTable& table_;
   comm::Group& world_;
-  std::vector<Shards> shards_;  // dense, expert
-  std::vector<Run> runs_;
+  std::vector<Shard> shards_;  // dense, expert
   std::vector<Range> ranges_;
-  std::array<comm::Work, kMostReductions> reductions_;  // a ring
-  size_t num_reductions_ = 0;                           // begun so far
+  std::vector<Piece> pieces_;  // of this rank; those of neighbouring ranges are one where they touch
+  std::vector<Run> runs_;
+  std::array<comm::Work, kMostWorks> works_;  // a ring
+  size_t num_works_ = 0;                      // begun so far
   std::vector<OptimizerSlice> slices_;
   std::vector<SliceBlocks> slice_blocks_;
   std::vector<double> block_sums_;  // by block of the table
