@@ -204,17 +204,20 @@ int64_t waits_of_a_step(int64_t layers, int64_t micro_batch, bool capacity) {
   return device_waits().count - before;
 }
 
-// A pass of evaluation, whose rows are not bounded by a capacity.
+// A pass of evaluation, whose rows are not bounded by a capacity: memory may grow for it.
 void evaluate_once(Run& run) {
   const Config& config = run.trainer.config();
-  std::vector<int32_t> sample(static_cast<size_t>(config.train.seq_len + 1)), positions, starts(sample.size(), 0);
-  test::tiny_sample(config, 0, sample.data());
-  for (int32_t t = 0; t < config.train.seq_len; ++t) positions.push_back(t);
-  nn::Pass pass{.num_sequences = 1,
-                .seq_len = config.train.seq_len,
-                .positions = positions.data(),
-                .document_starts = starts.data()};
-  run.trainer.model().begin_pass(pass, ConstTensor(sample.data(), DType::i32, {config.train.seq_len}));
+  const int64_t S = config.train.seq_len, sequences = run.trainer.max_rows() / S;
+  std::vector<int32_t> sample(static_cast<size_t>(S + 1)), tokens, positions;
+  for (int64_t b = 0; b < sequences; ++b) {
+    test::tiny_sample(config, b, sample.data());
+    tokens.insert(tokens.end(), sample.begin(), sample.end() - 1);
+    for (int32_t s = 0; s < S; ++s) positions.push_back(s);
+  }
+  const std::vector<int32_t> starts(tokens.size(), 0);
+  nn::Pass pass{
+      .num_sequences = sequences, .seq_len = S, .positions = positions.data(), .document_starts = starts.data()};
+  run.trainer.model().begin_pass(pass, ConstTensor(tokens.data(), DType::i32, {sequences * S}));
   run.trainer.model().forward(pass);
 }
 
@@ -252,10 +255,10 @@ TEST_CASE("cuda: passes launched as graphs give the bits of passes queued one by
     Run graphs(config, Device::cuda), calls(config, Device::cuda);
     calls.trainer.pass_graphs().stop();
     ChoiceCounter seen;
-    const int64_t steps = steps_are_slow() ? 5 : 10, passes = 16 / *config.train.micro_batch;
+    const int64_t steps = steps_are_slow() ? 8 : 12, passes = 16 / *config.train.micro_batch;
     for (int64_t step = 0; step < steps; ++step) {
-      if (step == 5) graphs.trainer.model().observe_routing(&seen);
-      if (step == 7) evaluate_once(graphs);
+      if (step == 5) evaluate_once(graphs);
+      if (step == 7) graphs.trainer.model().observe_routing(&seen);
       const train::StepResult a = graphs.step(), b = calls.step();
       CHECK(a.loss == b.loss);
       CHECK(a.aux_loss == b.aux_loss);
@@ -263,7 +266,7 @@ TEST_CASE("cuda: passes launched as graphs give the bits of passes queued one by
       CHECK(a.recomputed == b.recomputed);
       INFO("step ", step + 1);
       REQUIRE(graphs.trainer.digest() == calls.trainer.digest());
-      if (step >= 5 && config.model.num_experts > 0)
+      if (step >= 7 && config.model.num_experts > 0)
         CHECK(seen.choices == config.model.num_hidden_layers * 16 * 12 * 2);
     }
     CHECK(graphs.trainer.pass_graphs().launches() >= 2 * passes);
