@@ -14,6 +14,7 @@
 #include "engine/ops/swiglu.h"
 #include "engine/train/pass_schedule.h"
 #include "engine/train/step_op_list.h"
+#include "moe/capacity.h"
 
 namespace engine::train {
 
@@ -228,6 +229,11 @@ StepShapes::StepShapes(const Config& config, const Layout& where)
   const double ep = static_cast<double>(layout.ep_size);
   // every rank of ep sends its share of T * K pairs
   R = model.num_experts == 0 ? 0 : T * model.num_experts_per_tok * layout.ep_size * experts / model.num_experts;
+  if (layout.device == Device::cuda && model.num_experts > 0 && model.router.capacity_factor) {
+    places =
+        moe::expert_capacity(T / granules, model.num_experts_per_tok, model.num_experts, *model.router.capacity_factor);
+    R = experts * layout.ep_size * granules * places;
+  }
   N = static_cast<int64_t>(static_cast<double>(T) *
                            ranks_of_a_token(static_cast<double>(model.num_experts_per_tok), ep));
   moe_layers = static_cast<double>(model.num_moe_layers());

@@ -45,6 +45,7 @@ struct StepShapes {
   int64_t sequences, S;   // of a pass
   int64_t experts;        // of this rank
   int64_t R;              // rows at them in a pass
+  int64_t places = 0;     // of an expert for each granule, on a GPU with a capacity (moe/dispatch_plan.h)
   int64_t N;              // rows sent to other ranks' experts in a pass: one for each token and rank
   int64_t dense, expert;  // elements of the flat blocks
   int64_t G;              // granules of a step

@@ -96,17 +96,17 @@ void add_rows(StepOpList& list, double calls) {
 void add_route(StepOpList& list, double calls) {
   const StepShapes& s = list.shapes();
   const int64_t T = s.T, E = s.model.num_experts, K = s.model.num_experts_per_tok, D = s.model.hidden_size,
-                granules = s.granules;
+                granules = s.granules, places = s.places;
   const Layout layout = s.layout;
   list.add({.name = "route", .phase = "dispatch", .calls = calls, .bytes = 24 * static_cast<double>(T * K)},
            [=](Operands& o, comm::ParallelGroups& groups) {
              auto dispatcher = std::make_shared<moe::TokenDispatcher>(*groups.ep, E, K, D, std::vector<int32_t>{}, 1,
                                                                       layout.device, layout.activations());
-             dispatcher->reserve({.max_rows = T});
+             dispatcher->reserve({.max_rows = T, .places = granules * places});
              const nn::Pass pass{
                  .num_sequences = 1, .seq_len = T, .granules = {.offsets = o.offsets(T, granules), .count = granules}};
              const Tensor idx_TK = o.i32({T, K}, E);
-             return [=] { dispatcher->route(pass, idx_TK); };
+             return [=] { dispatcher->start_route(pass, idx_TK, places), dispatcher->finish_route(); };
            });
 }
 

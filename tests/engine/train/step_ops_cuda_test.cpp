@@ -20,13 +20,19 @@ Layout layout_of(DType storage) {
 TEST_CASE("cuda: every op of a step runs alone") {
   comm::ParallelGroups groups = comm::make_parallel_groups(comm::make_self_group(), 1);
   test::for_each_storage([&](DType storage) {
-    const std::vector<StepOp> ops = engine::train::step_ops(test::mixed_config(), layout_of(storage));
-    CHECK(ops.size() > 60);
-    for (const StepOp& op : ops) {
-      INFO(op.name);
-      const StepOp::Run run = op.prepare(groups);
-      CHECK_NOTHROW(run());
-      CHECK_NOTHROW(engine::device_synchronize());
+    for (const std::optional<double> capacity : {std::optional<double>(), std::optional<double>(1.3)}) {
+      Config config = test::mixed_config();
+      config.model.router.capacity_factor = capacity;
+      const std::vector<StepOp> ops = engine::train::step_ops(config, layout_of(storage));
+      CHECK(ops.size() > 60);
+      for (const StepOp& op : ops) {
+        INFO(op.name, ", capacity factor ", capacity.value_or(0));
+        const StepOp::Run run = op.prepare(groups);
+        const int64_t before = engine::device_waits().count;
+        CHECK_NOTHROW(run());
+        CHECK(engine::device_waits().count - before == (op.name == "route" && !capacity ? 1 : 0));
+        CHECK_NOTHROW(engine::device_synchronize());
+      }
     }
   });
 }

@@ -275,10 +275,12 @@ TEST_CASE("cuda: passes launched as graphs give the bits of passes queued one by
 }
 
 TEST_CASE("cuda: a trainer takes the memory that was planned") {
-  for (const char* precision : {"fp32", "bf16"}) {
-    INFO(precision);
+  for (const auto& [precision, capacity] :
+       {std::pair<const char*, std::optional<double>>{"fp32", {}}, {"bf16", {}}, {"fp32", 1.2}, {"bf16", 0.8}}) {
+    INFO(precision, ", capacity factor ", capacity.value_or(0));
     Config config = tiny_config();
     config.train.precision = precision;
+    config.model.router.capacity_factor = capacity;
     config.model.router.force = "uniform";  // rows beyond an even load would make room for themselves
     Run run(config, Device::cuda);
     run.step();
