@@ -7,9 +7,9 @@
 # sanitize  the same tests under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
 # nccl      NCCL on ranks that are processes and share the GPU: every collective on 1, 2 and 4, then training on 1, 2 and
 #           4 with experts on 1, 2 and 4 of them, whose losses have to agree; built without MPI, so that the program forks the ranks itself
-# bench     a step of configs/bench_h200.json, with one layer, whole, and with its routing forced to be uniform; the ops of
-#           one layer, and the experts' products in each way there is; then what the GPU and PyTorch with transformers'
-#           own model reach (scripts/gpu_facts.py)
+# bench     a step of configs/bench_h200.json, with one layer, with one and a capacity, whole, and with its routing forced to
+#           be uniform; the ops of one layer, and the experts' products in each way there is; then what the GPU and PyTorch
+#           with transformers' own model reach (scripts/gpu_facts.py)
 # With --emulated the same on an emulated device, sanitize with its access checker; a build for no GPU.
 # Ends with one table, also in $OUT/table.txt (build-gpu/out without OUT); a log per phase lies beside it.
 set -euo pipefail
@@ -200,6 +200,8 @@ bench() {
   build "$log" switchyard
   local step=("$folder/switchyard" bench step "$config" --device cuda --steps 3)
   check "bench step, one layer" "$log" "${step[@]}" --set model.num_hidden_layers=1 --set train.batch_tokens=32768
+  check "bench step, one layer, a capacity" "$log" "${step[@]}" --set model.num_hidden_layers=1 \
+    --set train.batch_tokens=32768 --set model.router.capacity_factor=1.25
   check "bench step" "$log" "${step[@]}"
   check "bench step, uniform routing" "$log" "${step[@]}" --set model.router.force=uniform
   check "bench ops, one layer" "$log" "$folder/switchyard" bench ops "$config" --device cuda --seconds 12 \

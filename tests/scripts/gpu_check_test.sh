@@ -72,7 +72,7 @@ expect "losses that differ are a failure" '[[ $code == 1 && $output =~ "on 2 ran
 echo 'print("skipped: no torch"); raise SystemExit(77)' >"$directory/repository/scripts/gpu_facts.py"
 settings=()
 run_check bench
-expect "the table has the speed of steps" '[[ $code == 0 && $(grep -c "ok  *[0-9]* s  777 tokens/s" <<<"$output") == 3 ]] &&
+expect "the table has the speed of steps" '[[ $code == 0 && $(grep -c "ok  *[0-9]* s  777 tokens/s" <<<"$output") == 4 ]] &&
   [[ $output =~ "PyTorch reach"\ +SKIP.*"no torch" ]]'
 expect "and that of each way of grouped products" \
   '[[ $output == *"grouped products"*"experts forward 1 2 3"* && $output != *"other op"* ]]'
