@@ -2,6 +2,10 @@
 
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 #include "engine/core/device.h"
 #include "engine/core/error.h"
 #include "engine/core/thread_pool.h"
@@ -15,6 +19,22 @@ int64_t bytes_of(const ConstTensor& tensor) {
 }
 
 constexpr int64_t kBytesPerTask = int64_t{1} << 20;
+constexpr int64_t kBeyondCaches = int64_t{16} << 20;
+
+// Past the caches, which would read every line before they write it: more than twice as fast for what is not read soon.
+void clear_memory(char* begin, char* end) {
+#if defined(__x86_64__)
+  constexpr uintptr_t kVector = sizeof(__m128i);
+  const uintptr_t ahead = (kVector - reinterpret_cast<uintptr_t>(begin) % kVector) % kVector;
+  std::memset(begin, 0, ahead);
+  begin += ahead;
+  for (; end - begin >= static_cast<ptrdiff_t>(kVector); begin += kVector) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(begin), _mm_setzero_si128());
+  }
+  _mm_sfence();
+#endif
+  std::memset(begin, 0, static_cast<size_t>(end - begin));
+}
 
 }  // namespace
 
@@ -35,8 +55,10 @@ void copy(const Tensor& to, const ConstTensor& from) {
 void set_zero(const Tensor& tensor) {
   const int64_t bytes = bytes_of(tensor);
   if (tensor.device == Device::cuda) return device_fill(tensor.data, 0, bytes);
+  char* memory = static_cast<char*>(tensor.data);
   parallel_ranges(bytes, kBytesPerTask, [&](int64_t begin, int64_t end) {
-    std::memset(static_cast<char*>(tensor.data) + begin, 0, static_cast<size_t>(end - begin));
+    if (bytes > kBeyondCaches) return clear_memory(memory + begin, memory + end);
+    std::memset(memory + begin, 0, static_cast<size_t>(end - begin));
   });
 }
 

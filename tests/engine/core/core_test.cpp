@@ -9,6 +9,7 @@
 #include "engine/core/planning.h"
 #include "engine/core/simd.h"
 #include "engine/core/thread_pool.h"
+#include "engine/core/transfer.h"
 #include "tests/support/compare.h"
 
 namespace {
@@ -136,4 +137,19 @@ TEST_CASE("buffer: what buffers come to is counted, planned ones left out") {
   CHECK(buffer_bytes().most == std::max(before.most, before.now + 1000 + (int64_t{1} << 30)));
   first = Buffer();
   CHECK(buffer_bytes().now == before.now);
+}
+
+TEST_CASE("transfer: exactly what a tensor holds is set to zero, little or more than caches hold, wherever it begins") {
+  const int64_t large = (int64_t{17} << 20) + 3;
+  std::vector<float> memory(static_cast<size_t>(large + 100));
+  for (int64_t count : {int64_t{0}, int64_t{1}, int64_t{70}, large}) {
+    for (int64_t begin : {0, 1, 3, 20}) {
+      std::fill(memory.begin(), memory.end(), 7.0f);
+      set_zero(Tensor(memory.data() + begin, DType::f32, {count}));
+      const auto zeros = memory.begin() + begin;
+      CHECK(std::all_of(zeros, zeros + count, [](float x) { return x == 0; }));
+      CHECK(std::all_of(memory.begin(), zeros, [](float x) { return x == 7; }));
+      CHECK(std::all_of(zeros + count, memory.end(), [](float x) { return x == 7; }));
+    }
+  }
 }
