@@ -104,6 +104,7 @@ void DispatchPlan::reserve(int64_t max_rows, int64_t expected, int64_t taken_pla
 
 void DispatchPlan::start_route(const engine::nn::Pass& pass, ConstTensor topk_idx_TK, int64_t places) {
   places_ = device_ == engine::Device::cuda ? places : 0;
+  even_.assign(static_cast<size_t>(chunks_), false);
   if (places_ > 0) return order_by_capacity(pass, topk_idx_TK);
   if (orders_on_device()) return order_on_device(pass, topk_idx_TK);
   ENSURE(device_ == engine::Device::cpu || std::string_view(ep_.transport()) == "nccl",

@@ -57,6 +57,9 @@ class DispatchPlan {
   void start_route(const engine::nn::Pass& pass, engine::ConstTensor topk_idx_TK, int64_t places = 0);
   void finish_route();
   bool orders_on_device() const { return device_ == engine::Device::cuda && ep_.size() == 1; }
+  // With places, where a chunk has as many experts on every rank and every rank as many granules: each rank sends each
+  // other one as many rows.
+  bool even(int64_t chunk) const { return even_[static_cast<size_t>(chunk)]; }
   // Of the pass: the host has had to wait for its numbers.
   bool waits() const { return device_ == engine::Device::cuda && places_ == 0; }
 
@@ -117,6 +120,7 @@ class DispatchPlan {
   std::vector<int32_t> rank_of_expert_, local_expert_, chunk_of_expert_;
   std::vector<int32_t> chunk_of_local_;
   std::vector<int64_t> experts_in_;  // [chunks * ranks]
+  std::vector<bool> even_;           // [chunks]
   std::vector<int32_t> position_E_;  // of an expert among all, by chunk, then rank
 
   RowOrder sent_, home_, received_, returned_;

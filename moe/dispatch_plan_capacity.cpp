@@ -48,6 +48,11 @@ void DispatchPlan::number_places(const engine::nn::Pass& pass) {
   sent_.reset(chunks_, ranks), received_.reset(chunks_, ranks);
   for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
     const int64_t* experts = experts_in_.data() + chunk * ranks;
+    const auto same = [](const int64_t* first, const int64_t* last) {
+      return std::all_of(first, last, [=](int64_t count) { return count == *first; });
+    };
+    even_[static_cast<size_t>(chunk)] =
+        same(experts, experts + ranks) && same(granules.data(), granules.data() + granules.size());
     for (int64_t rank = 0; rank < ranks; ++rank) {
       sent_.count(chunk, rank) = experts[rank] * pass.granules.count * places_;
       received_.count(chunk, rank) = experts[ep_.rank()] * granules[static_cast<size_t>(rank)] * places_;

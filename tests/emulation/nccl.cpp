@@ -31,8 +31,9 @@ struct Part {
   bool called = false, arrived = false;
 };
 
-enum class Kind { broadcast, all_reduce, reduce, all_gather, transfer };
-constexpr const char* kNames[] = {"ncclBroadcast", "ncclAllReduce", "ncclReduce", "ncclAllGather", "ncclSend/ncclRecv"};
+enum class Kind { broadcast, all_reduce, reduce, all_gather, all_to_all, transfer };
+constexpr const char* kNames[] = {"ncclBroadcast", "ncclAllReduce", "ncclReduce",
+                                  "ncclAllGather", "ncclAlltoAll",  "ncclSend/ncclRecv"};
 
 struct Shape {
   Kind kind = Kind::transfer;
@@ -117,6 +118,17 @@ void perform(const Exchange& x) {
       for (const Part& part : x.parts) values.push_back(read(part, bytes));
       for (const Part& part : x.parts) {
         for (size_t r = 0; r < values.size(); ++r) write(part, r * bytes, values[r]);
+      }
+      return;
+    }
+    case Kind::all_to_all: {
+      std::vector<std::vector<char>> values;
+      for (const Part& part : x.parts) values.push_back(read(part, x.parts.size() * bytes));
+      for (size_t to = 0; to < x.parts.size(); ++to) {
+        for (size_t from = 0; from < values.size(); ++from) {
+          const auto begin = values[from].begin() + static_cast<std::ptrdiff_t>(to * bytes);
+          write(x.parts[to], from * bytes, {begin, begin + static_cast<std::ptrdiff_t>(bytes)});
+        }
       }
     }
   }
@@ -331,6 +343,10 @@ ncclResult_t ncclReduce(const void* in, void* out, size_t count, ncclDataType_t 
 ncclResult_t ncclAllGather(const void* in, void* out, size_t count, ncclDataType_t type, ncclComm_t comm,
                            cudaStream_t stream) {
   return call_collective(comm, stream, {Kind::all_gather, count, type, ncclSum, 0}, in, out);
+}
+ncclResult_t ncclAlltoAll(const void* in, void* out, size_t count, ncclDataType_t type, ncclComm_t comm,
+                          cudaStream_t stream) {
+  return call_collective(comm, stream, {Kind::all_to_all, count, type, ncclSum, 0}, in, out);
 }
 ncclResult_t ncclSend(const void* in, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
