@@ -154,20 +154,23 @@ double MoeLayer::aux_loss(int64_t granule) {
 }
 
 double pooled_aux_loss(std::span<MoeLayer* const> layers, int64_t granule, int64_t slots) {
-  std::vector<int64_t> counts;
-  std::vector<double> probability_sums;
-  int64_t rows = 0;
-  for (MoeLayer* layer : layers) {
-    const LoadStatistics& load = layer->statistics();
-    const size_t E = static_cast<size_t>(load.num_experts), first = static_cast<size_t>(granule) * E;
-    counts.resize(E), probability_sums.resize(E);
-    for (size_t e = 0; e < E; ++e) {
-      counts[e] += load.tokens_per_expert_GE[first + e];
-      probability_sums[e] += load.probability_sums_GE[first + e];
+  const int64_t E = layers.front()->statistics().num_experts;
+  double product = 0;
+  int64_t choices = 0, rows = 0;
+  for (int64_t e = 0; e < E; ++e) {
+    int64_t count = 0;
+    double probability_sum = 0;
+    for (MoeLayer* layer : layers) {
+      const LoadStatistics& load = layer->statistics();
+      count += load.tokens_per_expert_GE[static_cast<size_t>(granule * E + e)];
+      probability_sum += load.probability_sums_GE[static_cast<size_t>(granule * E + e)];
     }
-    rows += load.counted_G[static_cast<size_t>(granule)];
+    choices += count;
+    product += static_cast<double>(count) * probability_sum;
   }
-  return static_cast<double>(slots) * switch_loss(counts, probability_sums, rows);
+  for (MoeLayer* layer : layers) rows += layer->statistics().counted_G[static_cast<size_t>(granule)];
+  if (choices == 0 || rows == 0) return 0;
+  return static_cast<double>(slots * E) * product / (static_cast<double>(choices) * static_cast<double>(rows));
 }
 
 void MoeLayer::finish_step(std::span<const int64_t> tokens_per_expert) {

@@ -143,6 +143,7 @@ class DispatchPlan {
   engine::Mirror<int32_t> all_lists_there_;
   std::vector<int64_t> listed_granules_;  // of each rank, that lists of places are made for
   engine::Mirror<int32_t> position_there_, row_tokens_there_, return_order_there_;
+  const int32_t* position_there_E_ = nullptr;
   const int32_t *listed_tokens_R_ = nullptr, *listed_order_ = nullptr;  // of places, there
   engine::Buffer tokens_device_, pairs_device_, rows_device_, offsets_device_;
   engine::Readback readback_;

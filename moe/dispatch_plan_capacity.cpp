@@ -15,11 +15,12 @@ void DispatchPlan::order_by_capacity(const engine::nn::Pass& pass, ConstTensor t
   const int64_t experts = std::ssize(rank_of_expert_), taken = experts * pass.granules.count * places_;
   ENSURE(taken * 4 <= tokens_device_.bytes() && topk_idx_TK.num_elements() * 4 <= rows_device_.bytes(),
          "there is no memory for ", taken, " places");
+  if (position_there_E_ == nullptr) position_there_E_ = position_there_.of(position_E_.data(), experts);
   capacity_order({.tokens_N = list(tokens_device_),
                   .slots_N = list(pairs_device_),
                   .rows_TK = list(rows_device_),
                   .topk_idx_TK = topk_idx_TK,
-                  .position_E = position_there_.of(position_E_.data(), experts),
+                  .position_E = position_there_E_,
                   .granules = pass.granules,
                   .places = places_,
                   .num_experts = experts});

@@ -189,6 +189,7 @@ void Trainer::collect_balance(StepResult& result) {
   const double layers = static_cast<double>(model_.moe_layers().size());
   const double sequences =
       config_.model.router.aux_loss_scope == "sequence" ? static_cast<double>(config_.sequences_per_granule()) : 1.0;
+  const bool pooled = config_.model.router.aux_loss_kind == "hf";  // one loss of all layers
   sum_statistics();
   for (size_t l = 0; l < model_.moe_layers().size(); ++l) {
     moe::LoadStatistics& load = model_.moe_layers()[l]->statistics();
@@ -196,9 +197,10 @@ void Trainer::collect_balance(StepResult& result) {
     for (int64_t g = 0; g < G; ++g) {
       const size_t at = static_cast<size_t>(g);
       const double tokens = static_cast<double>(load.counted_G[at]);
-      aux_losses_[l] += model_.aux_loss(l, g) / sequences / static_cast<double>(G);
+      if (l == 0 || !pooled) aux_losses_[l] += model_.aux_loss(l, g) / sequences / static_cast<double>(G);
       z_losses_[l] += tokens > 0 ? load.z_sums_G[at] / tokens / static_cast<double>(G) : 0.0;
     }
+    if (pooled && l > 0) aux_losses_[l] = aux_losses_[0];
     result.aux_loss += aux_losses_[l] / layers;
     result.z_loss += z_losses_[l] / layers;
     const std::span<int64_t> counts{tokens_per_expert_.data() + l * static_cast<size_t>(E), static_cast<size_t>(E)};

@@ -93,11 +93,14 @@ TEST_CASE("cuda: copies to the device take turns with those before them, however
   const int64_t bytes = (int64_t{9} << 20) + 5;  // more than both halves
   std::vector<char> sent(static_cast<size_t>(bytes));
   for (size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<char>(i * 31 + i / 4096);
-  Buffer memory(bytes, Device::cuda);
-  copy_to_device(memory.data(), sent.data(), bytes);
-  std::vector<char> back(sent.size());
-  copy_to_host(back.data(), memory.data(), bytes);
-  CHECK(back == sent);
+  test::same_in_every_order([&]() -> test::Results {
+    Buffer memory(bytes, Device::cuda);
+    copy_to_device(memory.data(), sent.data(), bytes);
+    std::vector<char> back(sent.size());
+    copy_to_host(back.data(), memory.data(), bytes);
+    CHECK(back == sent);
+    return {};
+  });
 }
 
 TEST_CASE("cuda: memory that is not there is an error of the environment") {

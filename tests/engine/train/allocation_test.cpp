@@ -123,6 +123,8 @@ TEST_CASE("allocation: a training step after the first takes nothing from the he
   other.model.n_shared_experts = 1;
   other.model.shared_expert_gate = true;
   other.model.tie_word_embeddings = true;
+  variants["pooled balance loss"] = test::tiny_config();
+  variants["pooled balance loss"].model.router.aux_loss_kind = "hf";
   for (const auto& [name, config] : variants) {
     INFO(name);
     CHECK_MESSAGE(allocations_of_steps(config, 1, 1) == per_rank, "on one rank");
